@@ -1,0 +1,153 @@
+"""Which output holds the class logits, and whether it really holds logits."""
+
+import keras
+
+_NORMALISED = {
+    keras.activations.softmax: "softmax",
+    keras.activations.sigmoid: "sigmoid",
+    keras.activations.log_softmax: "log_softmax",
+    keras.activations.hard_sigmoid: "hard_sigmoid",
+}
+
+
+def select_logits(outputs, logits_output):
+    """The class logits among a model's outputs.
+
+    Args:
+        outputs: What the model returned.
+        logits_output: `None` for a single output, else a key or a position.
+
+    Returns:
+        A tensor.
+    """
+    return outputs if logits_output is None else outputs[logits_output]
+
+
+class ClassLogits:
+    """Where two models' class logits are, checked against each other.
+
+    Args:
+        teacher_trace: `ModelTrace` of the teacher.
+        student_trace: `ModelTrace` of the student.
+        logits_output: Key or position of the output that holds them; `None`: the single
+            output of rank 2, if that is what both models have.
+        activation: `"softmax"` or `"sigmoid"`.
+
+    Raises:
+        ValueError: If `logits_output` names no output, or the classes differ.
+    """
+
+    def __init__(self, teacher_trace, student_trace, logits_output, activation):
+        self.logits_output = logits_output
+        self.activation = activation
+        specs = [
+            _logits_spec(trace, logits_output, role)
+            for trace, role in ((teacher_trace, "teacher"), (student_trace, "student"))
+        ]
+        self.found = all(spec is not None for spec in specs)
+        self.classes = specs[1].shape[-1] if self.found else None
+        # Per-position scores (a detector's) give no condition for whole images.
+        self.per_image = self.found and len(specs[1].shape) == 2
+        if not self.found:
+            return
+        if specs[0].shape[-1] != specs[1].shape[-1]:
+            raise ValueError(
+                f"The teacher scores {specs[0].shape[-1]} classes and the student "
+                f"{specs[1].shape[-1]}. Expected the same classes in the same order. Give the "
+                "student as many outputs as the teacher has."
+            )
+        if activation == "softmax" and self.classes == 1:
+            raise ValueError(
+                "Received models with a single class score and logits_activation='softmax'. A "
+                "softmax over one class is always 1. Expected two or more classes, or "
+                "logits_activation='sigmoid'."
+            )
+        self._normalised = {
+            role: normalising_activation(trace, logits_output)
+            for trace, role in ((teacher_trace, "teacher"), (student_trace, "student"))
+        }
+
+    def select(self, outputs):
+        """The class logits among a model's outputs."""
+        return select_logits(outputs, self.logits_output)
+
+    def require_logits(self):
+        """Refuse outputs that are probabilities already.
+
+        Raises:
+            ValueError: If a model's class scores come out of a softmax or a sigmoid.
+        """
+        for role, name in self._normalised.items():
+            if name is not None:
+                raise ValueError(
+                    f"The {role}'s class scores come out of a {name}. Expected raw logits, "
+                    "because a softened probability is computed from logits. Remove the "
+                    f"activation of the {role}'s last layer (and compile with "
+                    "`from_logits=True`), or set `logits_loss_weight=0`."
+                )
+
+
+def normalising_activation(trace, logits_output):
+    """The softmax or sigmoid that made a model's class scores.
+
+    Args:
+        trace: A `ModelTrace`.
+        logits_output: Key or position of the output; `None` for a single output.
+
+    Returns:
+        Its name, or `None`.
+    """
+    flat = keras.tree.flatten(trace.outputs)
+    wanted = select_logits(trace.outputs, logits_output)
+    position = next(index for index, tensor in enumerate(flat) if tensor is wanted)
+    call = trace.producer(trace.output_ids[position])
+    if call is None:
+        return None
+    if isinstance(call.layer, keras.layers.Softmax):
+        return "softmax"
+    return _NORMALISED.get(getattr(call.layer, "activation", None))
+
+
+def _logits_spec(trace, logits_output, role):
+    outputs = trace.outputs
+    if logits_output is None:
+        if keras.tree.is_nested(outputs) or len(outputs.shape) != 2:
+            return None
+        return outputs
+    try:
+        return outputs[logits_output]
+    except (KeyError, IndexError, TypeError):
+        known = list(outputs) if isinstance(outputs, dict) else None
+        if known is None:
+            known = list(range(len(keras.tree.flatten(outputs))))
+        raise ValueError(
+            f"The {role} '{trace.model.name}' has no output {logits_output!r}. Expected one of "
+            f"{known}. Correct `logits_output`; leave it out for a model with one output."
+        ) from None
+
+
+_CROSSENTROPIES = ("categorical_crossentropy", "sparse_categorical_crossentropy", "binary_crossentropy")
+
+
+def require_loss_on_logits(loss):
+    """Refuse a cross-entropy that takes the logits for probabilities.
+
+    Args:
+        loss: The `loss` argument of `compile`.
+
+    Raises:
+        ValueError: If it is a Keras cross-entropy with `from_logits=False`.
+    """
+    if isinstance(loss, str):
+        name, from_logits = loss, False
+    elif isinstance(loss, keras.losses.Loss):
+        name, from_logits = loss.name, loss.get_config().get("from_logits", True)
+    else:
+        return
+    if name in _CROSSENTROPIES and not from_logits:
+        kind = "".join(part.capitalize() for part in name.split("_"))
+        raise ValueError(
+            f"Received loss={name!r}, which takes the student's outputs for probabilities, but "
+            "they are logits. Expected `from_logits=True`. Write "
+            f"`loss=keras.losses.{kind}(from_logits=True)`."
+        )

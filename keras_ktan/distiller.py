@@ -1,0 +1,487 @@
+"""KTANDistiller: who plays, how they are compiled, what is logged and saved."""
+
+import keras
+
+from keras_ktan import validation
+from keras_ktan.class_logits import ClassLogits, require_loss_on_logits
+from keras_ktan.feature_map_search import last_feature_map
+from keras_ktan.feature_pair import ConnectedPair, FeaturePair
+from keras_ktan.model_trace import ModelTrace
+from keras_ktan.objectives import TERMS, Objectives
+from keras_ktan.players_optimizer import PlayersOptimizer
+from keras_ktan.student_export import export_student
+from keras_ktan.train_step import TrainStep
+
+_LOGGED = (
+    *(f"{term}_loss" for term in TERMS),
+    "t2s_loss",
+    "discriminator_loss",
+    "discriminator_accuracy",
+)
+
+
+class _Untracked:
+    """Holds something where Keras does not take it for a part of a model."""
+
+    def __init__(self, value):
+        self.value = value
+
+
+class _AnchorLabels(keras.Model):
+    """The compiled loss once more, with trackers of its own that nobody shows."""
+
+    def call(self, inputs):
+        return inputs
+
+
+@keras.saving.register_keras_serializable(package="keras_ktan")
+class KTANDistiller(TrainStep, keras.Model):
+    """Trains a small student to be as good as a big teacher.
+
+    The student learns from the labels, from the teacher's softened probabilities, from the
+    teacher's feature map as a Teacher-to-Student (T2S) layer renders it in the student's shape,
+    and from fooling a discriminator that tells the two models' maps apart. All of it happens
+    inside plain `fit()`. Outside `fit()` the distiller is the student: calling it,
+    `predict`, `evaluate` and `export` give what the student gives.
+
+    Args:
+        teacher: A built `keras.Model` that is good at the task. It is never changed.
+        student: A built `keras.Model` to be trained. Inputs and outputs are the teacher's.
+        feature_pairs: A `FeaturePair` or a list of them. `None`: each model's last feature
+            map before its pooling or flattening; `summary()` says which.
+        temperature: Number above 0 that softens both models' probabilities.
+        logits_output: Key or position of the output that holds the class logits.
+            `None`: the single output, if there is one and its rank is 2.
+        logits_activation: `"softmax"` for one class of many, `"sigmoid"` for classes that
+            are independent of each other.
+        name: Optional name.
+
+    Raises:
+        ValueError: If the models are not built, are one model, share weights, hold a weight
+            that is not finite (teacher), have unlike classes, or if a pair does not fit.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    from keras_ktan import KTANDistiller
+
+    def classifier(filters, name):
+        return keras.Sequential(
+            [
+                keras.Input((8, 8, 1), name="image"),
+                keras.layers.Conv2D(filters, 3, activation="relu"),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(10, name="logits"),
+            ],
+            name=name,
+        )
+
+    images, labels = np.random.rand(64, 8, 8, 1), np.random.randint(0, 10, 64)
+    distiller = KTANDistiller(teacher=classifier(32, "teacher"), student=classifier(4, "student"))
+    distiller.compile(
+        optimizer="adam",
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    distiller.fit(images, labels, epochs=1, verbose=0)
+    print(distiller.student.predict(images, verbose=0).shape)  # (64, 10)
+    ```
+
+    Reference:
+        - [Liu et al., 2018](https://arxiv.org/abs/1810.08126): KTAN
+        - [Hinton et al., 2015](https://arxiv.org/abs/1503.02531): softened probabilities
+    """
+
+    def __init__(
+        self,
+        teacher,
+        student,
+        feature_pairs=None,
+        temperature=4.0,
+        logits_output=None,
+        logits_activation="softmax",
+        name="ktan_distiller",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        validation.check_models(teacher, student)
+        validation.check_temperature(temperature)
+        validation.check_choice("logits_activation", logits_activation, ("softmax", "sigmoid"))
+        validation.check_feature_pairs(feature_pairs)
+        # As a tracked sublayer the teacher would be thawed by `distiller.trainable = True`.
+        self._untracked_teacher = _Untracked(teacher)
+        self.student = student
+        self.temperature = float(temperature)
+        self.logits_output = logits_output
+        self.logits_activation = logits_activation
+        self.feature_pairs = None if feature_pairs is None else _as_list(feature_pairs)
+        if hasattr(student, "output_names"):
+            # So that the logs of a student with several outputs have the student's names.
+            self.output_names = student.output_names
+
+        traces = [ModelTrace(model) for model in (teacher, student)]
+        validation.check_trace(traces[0], "teacher")
+        validation.check_trace(traces[1], "student")
+        self._class_logits = ClassLogits(*traces, logits_output, logits_activation)
+        self._search_error = None
+        pairs = self.feature_pairs
+        if pairs is None:
+            try:
+                pairs = [
+                    FeaturePair(
+                        last_feature_map(traces[0], "teacher"), last_feature_map(traces[1], "student")
+                    )
+                ]
+            except ValueError as error:
+                # Only a term that needs maps makes this an error; `compile` knows.
+                pairs, self._search_error = [], str(error)
+        classes = self._class_logits.classes if self._class_logits.per_image else None
+        self._connected = _Untracked(
+            [ConnectedPair(pair, *traces, classes) for pair in pairs]
+        )
+        # Attributes, so that Keras tracks and saves these layers.
+        self.teacher_to_student_layers = _unique(
+            pair.teacher_to_student for pair in self._connected.value
+        )
+        self.discriminators = _unique(pair.discriminator for pair in self._connected.value)
+        self._trackers = [keras.metrics.Mean(name=name) for name in _LOGGED]
+        self._logged_terms = ()
+        self.objectives = None
+        self.built = True
+
+    @property
+    def teacher(self):
+        """The teacher. It is saved with the distiller and never trained by it."""
+        return self._untracked_teacher.value
+
+    def compile(
+        self,
+        optimizer="adam",
+        discriminator_optimizer=None,
+        t2s_optimizer=None,
+        loss=None,
+        loss_weights=None,
+        metrics=None,
+        weighted_metrics=None,
+        student_loss_weight=1.0,
+        logits_loss_weight=None,
+        feature_loss_weight=1.0,
+        adversarial_loss_weight=0.1,
+        feature_loss="cosine",
+        adversarial_loss="bce",
+        run_eagerly=False,
+        steps_per_execution=1,
+        jit_compile="auto",
+        auto_scale_loss=True,
+    ):
+        """Configure the training.
+
+        The student minimises `student_loss_weight · loss + logits_loss_weight · T²·KL +
+        feature_loss_weight · match + adversarial_loss_weight · fool` plus its own regularisers.
+        A weight is a number of 0 or more, or a `keras.optimizers.schedules.LearningRateSchedule`
+        that is read at every step of the student's optimizer. A term whose weight is the number
+        0 is not computed at all.
+
+        Args:
+            optimizer: The student's optimizer.
+            discriminator_optimizer: The discriminators'. `None`: `Adam(5e-5, beta_1=0.5)`,
+                slow, so that the discriminator does not win.
+            t2s_optimizer: T2S's. `None`: `Adam(3e-3)`.
+            loss: The loss against the labels, as in `keras.Model.compile`. `None`: the
+                student's own `compute_loss` (detectors, or a student that is compiled).
+            loss_weights: As in `keras.Model.compile`.
+            metrics: As in `keras.Model.compile`; they look at the student's outputs.
+            weighted_metrics: As in `keras.Model.compile`.
+            student_loss_weight: Weight of the loss against the labels.
+            logits_loss_weight: Weight of the softened probabilities. `None`: 1 where the
+                models have class logits and `loss` is given, else 0.
+            feature_loss_weight: Weight of the feature target.
+            adversarial_loss_weight: Weight of fooling the discriminator.
+            feature_loss: `"cosine"`, `"mse"`, `"normalized_mse"` or `"pooled_cosine"`.
+            adversarial_loss: `"bce"`, `"least_squares"` or `"hinge"`.
+            run_eagerly: As in `keras.Model.compile`.
+            steps_per_execution: As in `keras.Model.compile`.
+            jit_compile: As in `keras.Model.compile`.
+            auto_scale_loss: As in `keras.Model.compile`, for each player's optimizer.
+
+        Defaults: our choice; see `benchmarks/results/`.
+
+        Raises:
+            ValueError: If an argument is out of its range, or a term is asked for that these
+                models do not allow.
+        """
+        if logits_loss_weight is None:
+            logits_loss_weight = 1.0 if loss is not None and self._class_logits.found else 0.0
+        weights = {
+            "student": student_loss_weight,
+            "logits": logits_loss_weight,
+            "feature": feature_loss_weight,
+            "adversarial": adversarial_loss_weight,
+        }
+        validation.check_weights(weights)
+        validation.check_feature_loss(feature_loss)
+        validation.check_adversarial_loss(adversarial_loss)
+        self._uses_own_loss = loss is not None
+        if not self._uses_own_loss:
+            validation.check_student_loss(self.student, metrics, weighted_metrics, loss_weights)
+        objectives = Objectives(
+            self.teacher,
+            self.student,
+            self._connected.value,
+            self._class_logits,
+            self.temperature,
+            weights,
+            feature_loss,
+            adversarial_loss,
+        )
+        validation.check_terms(objectives, self._class_logits, self._search_error)
+        if objectives.active("logits"):
+            require_loss_on_logits(loss)
+        if not self.student.trainable_variables:
+            raise ValueError(
+                "The student has no trainable weights. Expected at least one. Set "
+                "`student.trainable = True` (or that of some of its layers) before `compile`."
+            )
+        self.objectives = objectives
+        anchor_labels = None
+        if self._uses_own_loss:
+            anchor_labels = _AnchorLabels()
+            if hasattr(self.student, "output_names"):
+                anchor_labels.output_names = self.student.output_names
+            anchor_labels.compile(optimizer=None, loss=loss, loss_weights=loss_weights)
+        self._anchor_labels = _Untracked(anchor_labels)
+        self._logged_terms = tuple(
+            [f"{term}_loss" for term in TERMS if objectives.active(term)]
+            + (["t2s_loss"] if objectives.uses_maps else [])
+            + (
+                ["discriminator_loss", "discriminator_accuracy"]
+                if objectives.uses_discriminator
+                else []
+            )
+        )
+        players = self._make_optimizer(
+            optimizer, t2s_optimizer, discriminator_optimizer, auto_scale_loss
+        )
+        super().compile(
+            optimizer=players,
+            loss=loss,
+            loss_weights=loss_weights,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+            auto_scale_loss=False,
+        )
+        self._compile_arguments = _Untracked(
+            {
+                "optimizer": players.student,
+                "discriminator_optimizer": players.discriminator or discriminator_optimizer,
+                "t2s_optimizer": players.t2s or t2s_optimizer,
+                "loss": loss,
+                "loss_weights": loss_weights,
+                "metrics": metrics,
+                "weighted_metrics": weighted_metrics,
+                **{f"{term}_loss_weight": weight for term, weight in weights.items()},
+                "feature_loss": feature_loss,
+                "adversarial_loss": adversarial_loss,
+                "run_eagerly": run_eagerly,
+                "steps_per_execution": steps_per_execution,
+                "jit_compile": self.jit_compile,
+                "auto_scale_loss": False,  # what was to be wrapped is wrapped
+            }
+        )
+
+    def _make_optimizer(self, student, t2s, discriminator, auto_scale_loss):
+        def prepare(optimizer):
+            optimizer = keras.optimizers.get(optimizer)
+            scales = auto_scale_loss and self.student.dtype_policy.name == "mixed_float16"
+            if scales and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+            return optimizer
+
+        players = PlayersOptimizer(
+            prepare(student),
+            prepare(t2s or keras.optimizers.Adam(3e-3)) if self.objectives.uses_maps else None,
+            prepare(discriminator or keras.optimizers.Adam(5e-5, beta_1=0.5))
+            if self.objectives.uses_discriminator
+            else None,
+        )
+        players.build(self.student_variables, self.t2s_variables, self.discriminator_variables)
+        return players
+
+    @property
+    def student_variables(self):
+        """What the student's optimizer moves."""
+        return self.student.trainable_variables
+
+    @property
+    def t2s_variables(self):
+        """What T2S's optimizer moves."""
+        return _variables(self.teacher_to_student_layers)
+
+    @property
+    def discriminator_variables(self):
+        """What the discriminators' optimizer moves."""
+        return _variables(self.discriminators)
+
+    def call(self, inputs, training=None):
+        return self.student(inputs, training=training)
+
+    @property
+    def losses(self):
+        """Empty: the student's regularisers are read from the student."""
+        return []
+
+    @property
+    def adds_regularisation(self):
+        """Whether the student's regularisers come on top of the labelled loss."""
+        return self._uses_own_loss
+
+    def regularisation(self):
+        """The student's regularisers and `add_loss` terms, where its loss lacks them."""
+        return list(self.student.losses) if self.adds_regularisation else []
+
+    def labels_loss(self, x, y, y_pred, sample_weight, training=True):
+        """The loss against the labels alone (with a student's own loss: whatever that holds)."""
+        if self._uses_own_loss:
+            return super().compute_loss(x, y, y_pred, sample_weight, training=training)
+        return self.student.compute_loss(x, y, y_pred, sample_weight, training=training)
+
+    def anchor_labels_loss(self, x, y, y_pred, sample_weight):
+        """The same loss for the anchors' outputs, which no log shows."""
+        judge = self._anchor_labels.value or self.student
+        return judge.compute_loss(x, y, y_pred, sample_weight, training=False)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """What the student's own `evaluate` reports as its loss."""
+        loss = self.labels_loss(x, y, y_pred, sample_weight, training=training)
+        for extra in self.regularisation():
+            loss = loss + keras.ops.cast(keras.ops.sum(extra), loss.dtype)
+        return loss
+
+    @property
+    def metrics(self):
+        metrics = [
+            metric
+            for metric in super().metrics
+            if not any(metric is tracker for tracker in self._trackers)
+            or metric.name in self._logged_terms
+        ]
+        if self.compiled and not self._uses_own_loss:
+            metrics += [metric for metric in self.student.metrics if metric.name != "loss"]
+        return metrics
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """The metrics of the student's outputs; the game's own terms are not among them."""
+        if self._uses_own_loss:
+            results = super().compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        else:
+            results = self.student.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+            results["loss"] = self._loss_metric().result()
+        return {name: value for name, value in results.items() if name not in _LOGGED}
+
+    def _loss_metric(self):
+        return next(metric for metric in self.metrics if metric.name == "loss")
+
+    def log_step(self, x, y, y_pred, sample_weight, loss, terms):
+        """Update the trackers and return the logs of a training step.
+
+        Args:
+            x: Inputs.
+            y: Targets.
+            y_pred: The student's outputs.
+            sample_weight: Sample weights or `None`.
+            loss: The weighted sum.
+            terms: Dict from names in the logs to unweighted means over the batch.
+
+        Returns:
+            Dict from names to values, running means over the epoch.
+        """
+        batch_size = keras.ops.shape(keras.tree.flatten(x)[0])[0]
+        self._loss_metric().update_state(loss, sample_weight=batch_size)
+        logs = self.compute_metrics(x, y, y_pred, sample_weight)
+        for tracker in self._trackers:
+            if tracker.name in terms:
+                tracker.update_state(terms[tracker.name], sample_weight=batch_size)
+                logs[tracker.name] = tracker.result()
+        return logs
+
+    def summary(self, *args, print_fn=print, **kwargs):
+        """Print who plays: both models' sizes, the pairs, their anchors and discriminators.
+
+        Args:
+            *args: Passed on to the student's `summary`.
+            print_fn: Function that prints a line.
+            **kwargs: Passed on to the student's `summary`.
+        """
+        print_fn(
+            f"KTANDistiller '{self.name}': teacher '{self.teacher.name}' "
+            f"({self.teacher.count_params():,} parameters), student '{self.student.name}' "
+            f"({self.student.count_params():,} parameters)"
+        )
+        for pair in self._connected.value:
+            print_fn(f"  pair {pair.describe()}")
+        if self._search_error:
+            print_fn(f"  no pair: {self._search_error}")
+        found = "none" if not self._class_logits.found else f"{self._class_logits.classes} classes"
+        print_fn(f"  class logits: {found}; temperature {self.temperature:g}")
+        self.student.summary(*args, print_fn=print_fn, **kwargs)
+
+    def export(self, filepath, **kwargs):
+        """Export the student alone; see `export_student`."""
+        export_student(self.student, filepath, **kwargs)
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "teacher": serialize(self.teacher),
+            "student": serialize(self.student),
+            "feature_pairs": self.feature_pairs and [serialize(pair) for pair in self.feature_pairs],
+            "temperature": self.temperature,
+            "logits_output": self.logits_output,
+            "logits_activation": self.logits_activation,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        def deserialize(value):
+            return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
+
+        pairs = config["feature_pairs"]
+        return cls(
+            **{
+                **config,
+                "teacher": deserialize(config["teacher"]),
+                "student": deserialize(config["student"]),
+                "feature_pairs": pairs and [deserialize(pair) for pair in pairs],
+            }
+        )
+
+    def get_compile_config(self):
+        if not self.compiled:
+            return {}
+        return {
+            name: keras.saving.serialize_keras_object(value)
+            for name, value in self._compile_arguments.value.items()
+        }
+
+    def compile_from_config(self, config):
+        self.compile(
+            **{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()}
+        )
+
+
+def _as_list(feature_pairs):
+    return [feature_pairs] if isinstance(feature_pairs, FeaturePair) else list(feature_pairs)
+
+
+def _unique(layers):
+    return list({id(layer): layer for layer in layers}.values())
+
+
+def _variables(layers):
+    return [variable for layer in layers for variable in layer.trainable_variables]

@@ -1,0 +1,167 @@
+"""FeaturePair: a teacher's map, a student's map, and what joins them."""
+
+import keras
+
+from keras_ktan.discriminator import FeatureDiscriminator
+from keras_ktan.feature_map_search import activation_behind
+from keras_ktan.feature_tap import find_layer, select_output, split_path
+from keras_ktan.teacher_to_student import TeacherToStudent
+
+
+@keras.saving.register_keras_serializable(package="keras_ktan")
+class FeaturePair:
+    """Which feature map of the student learns from which of the teacher.
+
+    Choose maps that mean the same: the last ones before pooling, or the levels of two
+    pyramids with the same stride. Their heights, widths and channels may differ.
+
+    Args:
+        teacher_layer_name: Path of a teacher's layer: its name, `"outer/inner"` for a layer
+            of a nested model, `"layer:key"` where a layer returns a dict or a list.
+        student_layer_name: Path of a student's layer.
+        weight: Number above 0: what this pair counts beside others.
+        teacher_to_student: A `TeacherToStudent`; `None`: one is made.
+        discriminator: A `FeatureDiscriminator`; `None`: one is made. Pairs may share one
+            if their maps have the same number of channels.
+
+    Raises:
+        ValueError: If an argument is of the wrong kind.
+
+    Example:
+
+    ```python
+    from keras_ktan import FeaturePair, TeacherToStudent
+
+    pair = FeaturePair(
+        "backbone/stage4_out", "stage3_out", teacher_to_student=TeacherToStudent(anchor="task")
+    )
+    ```
+    """
+
+    def __init__(
+        self,
+        teacher_layer_name,
+        student_layer_name,
+        weight=1.0,
+        teacher_to_student=None,
+        discriminator=None,
+    ):
+        for name, value in {
+            "teacher_layer_name": teacher_layer_name,
+            "student_layer_name": student_layer_name,
+        }.items():
+            if not isinstance(value, str) or not value:
+                raise ValueError(
+                    f"Received {name}={value!r} in a FeaturePair. Expected the path of a layer as "
+                    "a string, such as 'stage3_out' or 'backbone/stage3_out'."
+                )
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0:
+            raise ValueError(
+                f"Received weight={weight!r} in a FeaturePair. Expected a number above 0. To do "
+                "without a pair, leave it out of `feature_pairs`."
+            )
+        for name, value, kind in (
+            ("teacher_to_student", teacher_to_student, TeacherToStudent),
+            ("discriminator", discriminator, FeatureDiscriminator),
+        ):
+            if value is not None and not isinstance(value, kind):
+                raise ValueError(
+                    f"Received {name}={value!r} in a FeaturePair. Expected a {kind.__name__} or "
+                    f"None. Write `{name}={kind.__name__}(...)`."
+                )
+        self.teacher_layer_name = teacher_layer_name
+        self.student_layer_name = student_layer_name
+        self.weight = float(weight)
+        self.teacher_to_student = teacher_to_student
+        self.discriminator = discriminator
+
+    def get_config(self):
+        """The arguments, for saving."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "teacher_layer_name": self.teacher_layer_name,
+            "student_layer_name": self.student_layer_name,
+            "weight": self.weight,
+            "teacher_to_student": serialize(self.teacher_to_student),
+            "discriminator": serialize(self.discriminator),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """A pair from what `get_config` returned."""
+        config = dict(config)
+        for name in ("teacher_to_student", "discriminator"):
+            config[name] = keras.saving.deserialize_keras_object(config[name])
+        return cls(**config)
+
+
+class ConnectedPair:
+    """A `FeaturePair` whose layers are built for two given models.
+
+    Args:
+        pair: The `FeaturePair`.
+        teacher_trace: `ModelTrace` of the teacher.
+        student_trace: `ModelTrace` of the student.
+        classes: Number of classes, or `None` where the models have no class logits.
+
+    Raises:
+        ValueError: If a path is wrong or if the shapes cannot meet.
+    """
+
+    def __init__(self, pair, teacher_trace, student_trace, classes):
+        self.pair = pair
+        self.weight = pair.weight
+        self.teacher_shape = _map_shape(teacher_trace, pair.teacher_layer_name, "teacher")
+        self.student_shape = _map_shape(student_trace, pair.student_layer_name, "student")
+        policy = student_trace.model.dtype_policy
+        self.teacher_to_student = pair.teacher_to_student or TeacherToStudent(dtype=policy)
+        self.teacher_to_student.connect(
+            self.teacher_shape,
+            self.student_shape,
+            activation_behind(student_trace, split_path(pair.student_layer_name)[0]),
+        )
+        self.anchor = self.teacher_to_student.attach_anchor(
+            student_trace.model, pair.student_layer_name, self.teacher_shape[-1], classes
+        )
+        self.discriminator = pair.discriminator or FeatureDiscriminator(dtype=policy)
+        if self.discriminator.conditional is True and classes is None:
+            raise ValueError(
+                "Received a FeatureDiscriminator with conditional=True for models without class "
+                "logits. Expected a classifier, because the condition is the teacher's class "
+                "probabilities. Use conditional=False or say where the logits are with "
+                "`logits_output`."
+            )
+        self.conditional = self.discriminator.conditional is not False and classes is not None
+        if not self.discriminator.built:
+            self.discriminator.build(
+                self.student_shape, (None, classes) if self.conditional else None
+            )
+            self.discriminator.built = True
+        elif self.discriminator.hidden[0].kernel.shape[-2] != self.student_shape[-1]:
+            raise ValueError(
+                f"One FeatureDiscriminator was given to student maps of {self.student_shape[-1]} "
+                f"and {self.discriminator.hidden[0].kernel.shape[-2]} channels. Expected the same "
+                "number. Give each pair a discriminator of its own."
+            )
+
+    def describe(self):
+        """Lines for `summary()`."""
+        return (
+            f"{self.pair.teacher_layer_name} {tuple(self.teacher_shape)} -> "
+            f"{self.pair.student_layer_name} {tuple(self.student_shape)}, "
+            f"weight {self.weight:g}, anchor {self.anchor.describe()}, "
+            f"discriminator {'conditional' if self.conditional else 'unconditional'}"
+        )
+
+
+def _map_shape(trace, path, role):
+    layer_path, key = split_path(path)
+    find_layer(trace.model, layer_path, role)
+    calls = trace.calls_of(layer_path)
+    if len(calls) != 1:
+        raise ValueError(
+            f"The layer '{layer_path}' of the {role} '{trace.model.name}' ran {len(calls)} times "
+            "in one forward pass. Expected exactly once, so that its feature map is one tensor. "
+            "Name a layer that runs once, such as the one behind it."
+        )
+    return tuple(select_output(calls[0].output_specs, key, path).shape)

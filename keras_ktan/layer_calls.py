@@ -1,0 +1,75 @@
+"""Stand between a layer and its callers for the length of one forward pass.
+
+`keras.Model(model.inputs, layer.output)` cannot look into nested or subclassed
+models. Replacing a layer's `call` for the length of one forward pass can, on
+every backend and for every kind of model.
+"""
+
+import contextlib
+import threading
+
+
+class _Intercepted:
+    """What stands in a layer's `call` while somebody listens.
+
+    Several listeners may hold one layer at a time: each replica of a
+    `MirroredStrategy` traces in a thread of its own and they take turns in the
+    middle of a forward pass. A listener therefore hears only its own thread,
+    and the layer gets its `call` back when the last listener has gone.
+    """
+
+    def __init__(self, layer, attribute):
+        self.layer = layer
+        self.attribute = attribute
+        self.had_own = attribute in vars(layer)
+        self.original = getattr(layer, attribute)
+        self.listeners = []
+        setattr(layer, attribute, self)
+
+    def __call__(self, *args, **kwargs):
+        call = self.original
+        for thread, on_call in self.listeners:
+            if thread == threading.get_ident():
+                call = _chain(on_call, call)
+        return call(*args, **kwargs)
+
+    def remove(self, listener):
+        self.listeners.remove(listener)
+        if self.listeners:
+            return
+        if self.had_own:
+            setattr(self.layer, self.attribute, self.original)
+        else:
+            delattr(self.layer, self.attribute)
+
+
+def _chain(on_call, call):
+    return lambda *args, **kwargs: on_call(call, args, kwargs)
+
+
+@contextlib.contextmanager
+def intercept_calls(hooks):
+    """Route the calls of some layers through functions of ours.
+
+    Args:
+        hooks: A list of `(layer, on_call)`. `on_call(call, args, kwargs)` gets the
+            layer's own call and its arguments and returns the layer's output.
+
+    Yields:
+        Nothing. On leaving, also by an exception, every layer is as it was.
+    """
+    entered = []
+    try:
+        for layer, on_call in hooks:
+            # A quantised layer runs `quantized_call` instead of `call`.
+            attribute = "call" if layer.quantization_mode is None else "quantized_call"
+            stand_in = vars(layer).get(attribute)
+            if not isinstance(stand_in, _Intercepted):
+                stand_in = _Intercepted(layer, attribute)
+            listener = (threading.get_ident(), on_call)
+            stand_in.listeners.append(listener)
+            entered.append((stand_in, listener))
+        yield
+    finally:
+        for stand_in, listener in reversed(entered):
+            stand_in.remove(listener)

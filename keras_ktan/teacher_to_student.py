@@ -1,0 +1,182 @@
+"""T2S: renders a teacher's feature map in the student's shape."""
+
+import keras
+from keras import ops
+
+from keras_ktan.anchors import NoAnchor, ReconstructionAnchor, StudentHeadAnchor, TaskAnchor
+from keras_ktan.resize import resize_map
+
+ANCHORS = ("auto", "student_head", "task", "reconstruction", None)
+
+
+@keras.saving.register_keras_serializable(package="keras_ktan")
+class TeacherToStudent(keras.layers.Layer):
+    """Teacher-to-Student layer: any teacher's map in the shape of any student's.
+
+    Channels are mixed by a 1×1 convolution, height and width go down by area averaging
+    or up by linear interpolation. It works on maps of rank 4 (images), 3 (sequences)
+    and 2 (vectors), channels last.
+
+    It learns during `fit`, with an optimizer of its own, from its anchor: an objective
+    that says how well the rendering R keeps what the teacher knows. The matching loss
+    never moves it.
+
+    Args:
+        anchor: `"student_head"`: the student's own layers after the tapped one must do the
+            task from R. `"task"`: a linear head on R must (classification only).
+            `"reconstruction"`: a linear decoder must rebuild the teacher's map from R.
+            `"auto"`: `"student_head"` where both models have class logits, else
+            `"reconstruction"`. `None`: R follows the student; for comparison only.
+        activation: What R passes through last. `"auto"`: what the student's tapped map
+            comes out of (its ReLU, say), so that the student can reach R. `None`:
+            nothing. Or any Keras activation.
+        **kwargs: Passed on to `keras.layers.Layer`.
+
+    The default anchor is our choice; see `benchmarks/results/`.
+
+    Raises:
+        ValueError: If `anchor` is none of these.
+
+    Example:
+
+    ```python
+    import keras
+    from keras_ktan import TeacherToStudent
+
+    t2s = TeacherToStudent(anchor="reconstruction", activation="relu")
+    t2s.connect(teacher_shape=(None, 8, 8, 96), student_shape=(None, 3, 3, 16))
+    print(t2s(keras.ops.ones((2, 8, 8, 96)), size=(3, 3)).shape)  # (2, 3, 3, 16)
+    ```
+
+    Reference:
+        - [Liu et al., 2018](https://arxiv.org/abs/1810.08126)
+    """
+
+    def __init__(self, anchor="auto", activation="auto", **kwargs):
+        super().__init__(**kwargs)
+        if anchor not in ANCHORS:
+            raise ValueError(
+                f"Received anchor={anchor!r} for TeacherToStudent. Expected one of {ANCHORS}. "
+                "Leave it out to get the best one that the models allow."
+            )
+        self.anchor = anchor
+        self.activation = activation
+        self.anchor_layer = None
+        self.mix = None
+
+    def connect(self, teacher_shape, student_shape, activation=None):
+        """Make the weights, once both maps' shapes are known.
+
+        Args:
+            teacher_shape: Shape of the teacher's map, batch axis first.
+            student_shape: Shape of the student's map, batch axis first.
+            activation: What the student's map comes out of, for `activation="auto"`.
+
+        Raises:
+            ValueError: If the ranks differ, or if the layer is already connected to
+                maps with other numbers of channels.
+        """
+        if len(teacher_shape) != len(student_shape) or not 2 <= len(student_shape) <= 4:
+            raise ValueError(
+                f"Received a teacher's map of shape {tuple(teacher_shape)} and a student's map of "
+                f"shape {tuple(student_shape)}. Expected two maps of the same rank, 2, 3 or 4. "
+                "Name layers whose outputs have the same rank, or add a Reshape layer to one."
+            )
+        if teacher_shape[-1] is None or student_shape[-1] is None:
+            raise ValueError(
+                f"Received maps of shapes {tuple(teacher_shape)} and {tuple(student_shape)}. "
+                "Expected a known number of channels on the last axis. Name layers whose "
+                "channels are known."
+            )
+        if self.mix is not None:
+            if (self.mix.units, self.mix.kernel.shape[0]) != (student_shape[-1], teacher_shape[-1]):
+                raise ValueError(
+                    f"One TeacherToStudent layer was given to maps of {teacher_shape[-1]} and "
+                    f"{student_shape[-1]} channels after maps of {self.mix.kernel.shape[0]} and "
+                    f"{self.mix.units}. Expected the same numbers. Give each pair a layer of its own."
+                )
+            return
+        chosen = activation if self.activation == "auto" else self.activation
+        self.settled_activation = keras.activations.get(chosen)
+        self.mix = keras.layers.Dense(student_shape[-1], dtype=self.dtype_policy, name="mix")
+        self.mix.build((None, teacher_shape[-1]))
+        self.built = True
+
+    def build(self, input_shape=None, **kwargs):
+        if self.mix is None:
+            raise ValueError(
+                "A TeacherToStudent layer was called before it knows the student's shape. "
+                "Expected `connect(teacher_shape, student_shape)` first; a KTANDistiller does it."
+            )
+
+    def call(self, teacher_map, size=None):
+        """Render a teacher's map.
+
+        Args:
+            teacher_map: Tensor `(batch, ..., teacher_channels)`.
+            size: The student's lengths of the axes between batch and channels; `None`: the
+                teacher's.
+
+        Returns:
+            Tensor `(batch, *size, student_channels)`.
+        """
+        rendered = ops.cast(teacher_map, self.compute_dtype)
+        # Mixing channels and averaging positions commute. Averaging first is cheaper
+        # where it leaves fewer positions; mixing first where channels get fewer.
+        if size is not None:
+            rendered = resize_map(rendered, size)
+        return self.settled_activation(self.mix(rendered))
+
+    def attach_anchor(self, student, student_path, teacher_channels, classes):
+        """Settle the anchor, once the models are known.
+
+        Args:
+            student: The student.
+            student_path: Path of its tapped layer.
+            teacher_channels: Channels of the teacher's map.
+            classes: Number of classes, or `None` where the models have no class logits.
+
+        Returns:
+            The anchor, an object with `loss(target, lesson)` and `describe()`.
+
+        Raises:
+            ValueError: If the anchor asked for is impossible with these models.
+        """
+        name = self.anchor
+        if name == "auto":
+            name = "reconstruction" if classes is None else "student_head"
+        if name == "task" and classes is None:
+            raise ValueError(
+                "Received anchor='task' for models without class logits. Expected a classifier, "
+                "because the linear head must know the classes. Use anchor='reconstruction' or "
+                "say where the logits are with `logits_output`."
+            )
+        makers = {
+            "student_head": lambda: StudentHeadAnchor(student, student_path),
+            "task": lambda: self._task_anchor(classes),
+            "reconstruction": lambda: self._reconstruction_anchor(teacher_channels),
+            None: NoAnchor,
+        }
+        return makers[name]()
+
+    def _task_anchor(self, classes):
+        if self.anchor_layer is None:
+            self.anchor_layer = TaskAnchor(classes, dtype=self.dtype_policy, name="task_anchor")
+            self.anchor_layer.build((None, self.mix.units))
+        return self.anchor_layer
+
+    def _reconstruction_anchor(self, teacher_channels):
+        if self.anchor_layer is None:
+            decoder = TeacherToStudent(activation=None, dtype=self.dtype_policy, name="decoder")
+            decoder.connect((None, self.mix.units), (None, teacher_channels))
+            self.anchor_layer = ReconstructionAnchor(
+                decoder, dtype=self.dtype_policy, name="reconstruction_anchor"
+            )
+            self.anchor_layer.built = True
+        return self.anchor_layer
+
+    def get_config(self):
+        activation = self.activation
+        if activation != "auto":
+            activation = keras.activations.serialize(keras.activations.get(activation))
+        return {**super().get_config(), "anchor": self.anchor, "activation": activation}

@@ -1,0 +1,160 @@
+"""Refuse what cannot work, before the first step.
+
+Every error says what came, what was expected, and how to put it right.
+"""
+
+import keras
+import numpy as np
+
+from keras_ktan.losses import ADVERSARIAL_LOSSES, FEATURE_LOSSES
+
+
+def check_models(teacher, student):
+    """Two built models without a shared weight, and a teacher whose weights are numbers."""
+    for role, model in (("teacher", teacher), ("student", student)):
+        if not isinstance(model, keras.Model):
+            raise ValueError(
+                f"Received {role}={model!r}. Expected a keras.Model. Pass the model itself, for "
+                "example what `keras.saving.load_model` returned."
+            )
+        if not model.built:
+            raise ValueError(
+                f"The {role} '{model.name}' is not built, so it has no weights yet. Expected a "
+                "built model. Call it once on a batch of inputs, or give it an `Input`."
+            )
+    if teacher is student:
+        raise ValueError(
+            f"Received one model, '{teacher.name}', as teacher and as student. Expected two. "
+            "Make a smaller model for the student, or a copy with `keras.models.clone_model`."
+        )
+    shared = {id(v) for v in teacher.variables} & {id(v) for v in student.variables}
+    if shared:
+        names = [v.path for v in teacher.variables if id(v) in shared]
+        raise ValueError(
+            f"The teacher and the student share the weights {names[:5]}. Expected none shared, "
+            "because the teacher must not change. Build the student from layers of its own."
+        )
+    for variable in teacher.variables:
+        if not _is_finite(variable):
+            raise ValueError(
+                f"The teacher's weight '{variable.path}' holds NaN or infinite values. Expected a "
+                "trained teacher. Load a good checkpoint before you distil."
+            )
+
+
+def _is_finite(variable):
+    if not keras.backend.is_float_dtype(variable.dtype):
+        return True
+    return bool(np.all(np.isfinite(keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32")))))
+
+
+def check_trace(trace, role):
+    """A model whose outputs can be found."""
+    if not keras.tree.flatten(trace.outputs):
+        raise ValueError(
+            f"The {role} '{trace.model.name}' returned no output. Expected at least one tensor. "
+            "Return one from its `call`."
+        )
+
+
+def check_temperature(temperature):
+    """A number above 0."""
+    if not _is_number(temperature) or not 0 < temperature < float("inf"):
+        raise ValueError(
+            f"Received temperature={temperature!r}. Expected a number above 0; 1 leaves the "
+            "probabilities as they are, 2 to 6 are usual. Try `temperature=4.0`."
+        )
+
+
+def check_choice(name, value, choices):
+    """One of a few words."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(
+            f"Received {name}={value!r}. Expected one of {sorted(choices)}. "
+            f"Write `{name}={sorted(choices)[0]!r}`, for example."
+        )
+
+
+def check_feature_loss(value):
+    """A known matching loss."""
+    check_choice("feature_loss", value, FEATURE_LOSSES)
+
+
+def check_adversarial_loss(value):
+    """A known adversarial loss."""
+    check_choice("adversarial_loss", value, ADVERSARIAL_LOSSES)
+
+
+def check_feature_pairs(feature_pairs):
+    """`None`, a pair or a list of pairs."""
+    from keras_ktan.feature_pair import FeaturePair
+
+    if feature_pairs is None or isinstance(feature_pairs, FeaturePair):
+        return
+    if (
+        not isinstance(feature_pairs, (list, tuple))
+        or not feature_pairs
+        or not all(isinstance(pair, FeaturePair) for pair in feature_pairs)
+    ):
+        raise ValueError(
+            f"Received feature_pairs={feature_pairs!r}. Expected a FeaturePair, a list of them "
+            "that is not empty, or None. Write "
+            "`feature_pairs=FeaturePair(teacher_layer_name, student_layer_name)`."
+        )
+
+
+def check_weights(weights):
+    """Numbers of 0 or more, or schedules, and not all of them 0."""
+    for term, weight in weights.items():
+        if isinstance(weight, keras.optimizers.schedules.LearningRateSchedule):
+            continue
+        if not _is_number(weight) or not 0 <= weight < float("inf"):
+            raise ValueError(
+                f"Received {term}_loss_weight={weight!r}. Expected a number of 0 or more, or a "
+                "keras.optimizers.schedules.LearningRateSchedule. Use 0 to switch the term off."
+            )
+    if all(_is_number(weight) and weight == 0 for weight in weights.values()):
+        raise ValueError(
+            "Received 0 for every loss weight. Expected at least one above 0, or there is nothing "
+            "to learn. Set `student_loss_weight=1.0`, for example."
+        )
+
+
+def check_student_loss(student, metrics, weighted_metrics, loss_weights):
+    """`loss=None`: the student has a loss and metrics of its own."""
+    has_own = type(student).compute_loss is not keras.Model.compute_loss
+    if not student.compiled and not has_own:
+        raise ValueError(
+            f"Received loss=None, and the student '{student.name}' is not compiled and has no "
+            "`compute_loss` of its own. Expected a loss from one of them. Pass `loss=...`, or "
+            "compile the student first."
+        )
+    for name, value in {
+        "metrics": metrics,
+        "weighted_metrics": weighted_metrics,
+        "loss_weights": loss_weights,
+    }.items():
+        if value is not None:
+            raise ValueError(
+                f"Received {name}={value!r} together with loss=None. With loss=None the student's "
+                f"own loss and metrics are used. Expected no `{name}` here. Pass it to the "
+                "student's `compile`, or pass `loss` as well."
+            )
+
+
+def check_terms(objectives, class_logits, search_error):
+    """Every term asked for can be computed with these models."""
+    if objectives.active("logits"):
+        if not class_logits.found:
+            raise ValueError(
+                "Received a logits_loss_weight that is not 0, but the models have no single output "
+                "of rank 2 that holds class logits. Expected class logits. Say which output holds "
+                "them with `KTANDistiller(..., logits_output=...)`, or set `logits_loss_weight=0`."
+            )
+        class_logits.require_logits()
+    if objectives.uses_maps and not objectives.pairs:
+        raise ValueError(search_error)
+
+
+def _is_number(value):
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
