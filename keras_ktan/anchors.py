@@ -72,7 +72,9 @@ class StudentHeadAnchor:
 
     def describe(self):
         """One line for `summary()`."""
-        how = "layers after the tap" if self._remainder is not None else "student run with R in place"
+        how = (
+            "layers after the tap" if self._remainder is not None else "student run with R in place"
+        )
         return f"student_head ({how})"
 
 

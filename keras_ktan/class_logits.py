@@ -126,7 +126,11 @@ def _logits_spec(trace, logits_output, role):
         ) from None
 
 
-_CROSSENTROPIES = ("categorical_crossentropy", "sparse_categorical_crossentropy", "binary_crossentropy")
+_CROSSENTROPIES = (
+    "categorical_crossentropy",
+    "sparse_categorical_crossentropy",
+    "binary_crossentropy",
+)
 
 
 def require_loss_on_logits(loss):

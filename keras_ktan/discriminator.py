@@ -96,7 +96,9 @@ class FeatureDiscriminator(keras.layers.Layer):
         self.conditional = conditional
         self.seed = seed
         self.hidden = [
-            SpectralConvolution(filters, kernel_size, name=f"hidden_{index}", dtype=self.dtype_policy)
+            SpectralConvolution(
+                filters, kernel_size, name=f"hidden_{index}", dtype=self.dtype_policy
+            )
             for index in range(depth)
         ]
         self.verdict = SpectralConvolution(1, name="verdict", dtype=self.dtype_policy)

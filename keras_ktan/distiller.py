@@ -131,16 +131,15 @@ class KTANDistiller(TrainStep, keras.Model):
             try:
                 pairs = [
                     FeaturePair(
-                        last_feature_map(traces[0], "teacher"), last_feature_map(traces[1], "student")
+                        last_feature_map(traces[0], "teacher"),
+                        last_feature_map(traces[1], "student"),
                     )
                 ]
             except ValueError as error:
                 # Only a term that needs maps makes this an error; `compile` knows.
                 pairs, self._search_error = [], str(error)
         classes = self._class_logits.classes if self._class_logits.per_image else None
-        self._connected = _Untracked(
-            [ConnectedPair(pair, *traces, classes) for pair in pairs]
-        )
+        self._connected = _Untracked([ConnectedPair(pair, *traces, classes) for pair in pairs])
         # Attributes, so that Keras tracks and saves these layers.
         self.teacher_to_student_layers = _unique(
             pair.teacher_to_student for pair in self._connected.value
@@ -436,11 +435,15 @@ class KTANDistiller(TrainStep, keras.Model):
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
+        pairs, layers = None, []
+        if self.feature_pairs is not None:
+            pairs = [pair.to_references(layers) for pair in self.feature_pairs]
         return {
             "name": self.name,
             "teacher": serialize(self.teacher),
             "student": serialize(self.student),
-            "feature_pairs": self.feature_pairs and [serialize(pair) for pair in self.feature_pairs],
+            "feature_pairs": pairs,
+            "pair_layers": [serialize(layer) for layer in layers],
             "temperature": self.temperature,
             "logits_output": self.logits_output,
             "logits_activation": self.logits_activation,
@@ -448,18 +451,19 @@ class KTANDistiller(TrainStep, keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+
         def deserialize(value):
             return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
 
-        pairs = config["feature_pairs"]
-        return cls(
-            **{
-                **config,
-                "teacher": deserialize(config["teacher"]),
-                "student": deserialize(config["student"]),
-                "feature_pairs": pairs and [deserialize(pair) for pair in pairs],
-            }
-        )
+        layers = [deserialize(layer) for layer in config.pop("pair_layers")]
+        if config["feature_pairs"] is not None:
+            config["feature_pairs"] = [
+                FeaturePair.from_references(pair, layers) for pair in config["feature_pairs"]
+            ]
+        for role in ("teacher", "student"):
+            config[role] = deserialize(config[role])
+        return cls(**config)
 
     def get_compile_config(self):
         if not self.compiled:

@@ -50,7 +50,8 @@ def last_feature_map(trace, role):
         last = poolings[-1]
         pooling = trace.calls[last]
         nothing_after = not any(
-            _is_map(call.output_specs) and call.input_ids != pooling.input_ids
+            _is_map(call.output_specs)
+            and call.input_ids != pooling.input_ids
             # A model that holds the pooling ends after it; its output is no later map.
             and not pooling.path.startswith(f"{call.path}/")
             for call in trace.calls[last + 1 :]
@@ -84,7 +85,7 @@ def activation_behind(trace, path):
     calls = trace.calls_of(path)
     call = calls[-1] if calls else None
     while call is not None:
-        if isinstance(call.layer, keras.Model) or isinstance(call.layer, _TRANSPARENT):
+        if isinstance(call.layer, (keras.Model, *_TRANSPARENT)):
             ids = call.output_ids if isinstance(call.layer, keras.Model) else call.input_ids
             source = trace.producer(ids[0]) if ids else None
             call = source if source is not call else None

@@ -1,14 +1,11 @@
 """FeaturePair: a teacher's map, a student's map, and what joins them."""
 
-import keras
-
 from keras_ktan.discriminator import FeatureDiscriminator
 from keras_ktan.feature_map_search import activation_behind
 from keras_ktan.feature_tap import find_layer, select_output, split_path
 from keras_ktan.teacher_to_student import TeacherToStudent
 
 
-@keras.saving.register_keras_serializable(package="keras_ktan")
 class FeaturePair:
     """Which feature map of the student learns from which of the teacher.
 
@@ -75,23 +72,37 @@ class FeaturePair:
         self.teacher_to_student = teacher_to_student
         self.discriminator = discriminator
 
-    def get_config(self):
-        """The arguments, for saving."""
-        serialize = keras.saving.serialize_keras_object
-        return {
+    def to_references(self, layers):
+        """The arguments, with each layer replaced by its place in a list.
+
+        Pairs may share a layer. Saved inside each pair it would come back as two.
+
+        Args:
+            layers: List of layers; those of this pair that are not yet in it are added.
+
+        Returns:
+            Dict of plain values.
+        """
+        config = {
             "teacher_layer_name": self.teacher_layer_name,
             "student_layer_name": self.student_layer_name,
             "weight": self.weight,
-            "teacher_to_student": serialize(self.teacher_to_student),
-            "discriminator": serialize(self.discriminator),
         }
+        for name in ("teacher_to_student", "discriminator"):
+            layer = getattr(self, name)
+            if layer is not None and not any(layer is known for known in layers):
+                layers.append(layer)
+            config[name] = next(
+                (place for place, known in enumerate(layers) if known is layer), None
+            )
+        return config
 
     @classmethod
-    def from_config(cls, config):
-        """A pair from what `get_config` returned."""
+    def from_references(cls, config, layers):
+        """A pair from what `to_references` returned and the list it filled."""
         config = dict(config)
         for name in ("teacher_to_student", "discriminator"):
-            config[name] = keras.saving.deserialize_keras_object(config[name])
+            config[name] = None if config[name] is None else layers[config[name]]
         return cls(**config)
 
 

@@ -109,6 +109,9 @@ def symbolic_input(model):
     def open_batch(shape, dtype, name=None):
         return keras.KerasTensor((None, *shape[1:]), dtype=dtype, name=name)
 
+    if isinstance(model, keras.Sequential) and model.inputs:
+        # A Sequential model that nobody called has no `input`.
+        return open_batch(model.inputs[0].shape, model.inputs[0].dtype)
     if getattr(model, "inputs", None):
         return keras.tree.map_structure(
             lambda tensor: open_batch(tensor.shape, tensor.dtype), model.input
@@ -123,7 +126,9 @@ def symbolic_input(model):
     shapes = config.get("input_shape")
     if shapes is None:
         shapes = next(iter(config["shapes_dict"].values()))
-    return keras.tree.map_shape_structure(lambda shape: open_batch(shape, keras.config.floatx()), shapes)
+    return keras.tree.map_shape_structure(
+        lambda shape: open_batch(shape, keras.config.floatx()), shapes
+    )
 
 
 class _Probe(keras.Operation):
@@ -179,7 +184,9 @@ class ModelTrace:
         def run(inputs):
             # Some backends run this twice, to learn which axes stay open.
             events.clear()
-            with intercept_calls([(layer, note(path, layer)) for path, layer in first_paths.values()]):
+            with intercept_calls(
+                [(layer, note(path, layer)) for path, layer in first_paths.values()]
+            ):
                 outputs = model(inputs, training=False)
             ids["outputs"] = _ids(outputs)
             ids["calls"] = [(_ids(taken), _ids(made)) for _, _, taken, made in events]
@@ -228,4 +235,3 @@ def _tensors(structure):
 
 def _ids(structure):
     return [id(tensor) for tensor in _tensors(structure)]
-

@@ -179,7 +179,9 @@ class Objectives:
     def advance_power_iterations(self):
         """Once per step: the discriminators' spectral norms follow their kernels."""
         # Pairs may share a discriminator; it advances once.
-        for discriminator in {id(pair.discriminator): pair.discriminator for pair in self.pairs}.values():
+        for discriminator in {
+            id(pair.discriminator): pair.discriminator for pair in self.pairs
+        }.values():
             discriminator.advance_power_iterations()
 
     def _weight(self, name, step):

@@ -86,8 +86,12 @@ class PlayersOptimizer(keras.optimizers.Optimizer):
             grads: One gradient per variable, in the order of `build`.
             trainable_variables: The variables; `None`: those of `build`.
         """
-        variables = self._trainable_variables if trainable_variables is None else trainable_variables
-        for player, group, own in zip(PLAYERS, self.split(grads), self.split(variables), strict=True):
+        variables = (
+            self._trainable_variables if trainable_variables is None else trainable_variables
+        )
+        for player, group, own in zip(
+            PLAYERS, self.split(grads), self.split(variables), strict=True
+        ):
             optimizer = getattr(self, player)
             if optimizer is not None and group:
                 optimizer.apply(group, own)

@@ -64,9 +64,9 @@ def compression_report(teacher, student):
     """How much smaller the student is.
 
     Multiply-accumulates (MACs) are counted in convolutions, transposed, depthwise and separable
-    ones, in `Dense`, `EinsumDense` and in what is made of them; activations,
-    normalisation, pooling and the products inside attention are not counted. A layer of another kind
-    that holds weights is named in the report.
+    ones, in `Dense`, `EinsumDense` and in what is made of them; activations, normalisation,
+    pooling and the products inside attention are not counted. A layer of another kind that
+    holds weights is named in the report.
 
     Args:
         teacher: A built `keras.Model`.
@@ -110,9 +110,7 @@ def _measure(model):
         name=model.name,
         parameters=model.count_params(),
         macs=macs,
-        weight_bytes=sum(
-            int(np.prod(w.shape)) * _bytes_per_value(w.dtype) for w in model.weights
-        ),
+        weight_bytes=sum(int(np.prod(w.shape)) * _bytes_per_value(w.dtype) for w in model.weights),
         uncounted_layers=tuple(uncounted),
     )
 
@@ -175,7 +173,7 @@ def _macs(call):
         axes, kernel_axes = terms.split(",")
         free = [
             size
-            for axis, size in zip(axes.replace("...", "")[::-1], taken[::-1])
+            for axis, size in zip(axes.replace("...", "")[::-1], taken[::-1], strict=False)
             if axis not in kernel_axes
         ]
         free = free[:-1] if len(axes.replace("...", "")) == len(taken) else free

@@ -32,7 +32,10 @@ def export_student(student, filepath, output_names=None, **kwargs):
     """
     from keras_ktan.model_trace import ModelTrace
 
-    if keras.backend.backend() != "tensorflow" or kwargs.get("format", "tf_saved_model") != "tf_saved_model":
+    if (
+        keras.backend.backend() != "tensorflow"
+        or kwargs.get("format", "tf_saved_model") != "tf_saved_model"
+    ):
         student.export(filepath, **kwargs)
         return
     trace = ModelTrace(student)

@@ -93,7 +93,8 @@ class TeacherToStudent(keras.layers.Layer):
                 raise ValueError(
                     f"One TeacherToStudent layer was given to maps of {teacher_shape[-1]} and "
                     f"{student_shape[-1]} channels after maps of {self.mix.kernel.shape[0]} and "
-                    f"{self.mix.units}. Expected the same numbers. Give each pair a layer of its own."
+                    f"{self.mix.units}. Expected the same numbers. Give each pair a layer of its "
+                    "own."
                 )
             return
         chosen = activation if self.activation == "auto" else self.activation

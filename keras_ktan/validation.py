@@ -45,7 +45,9 @@ def check_models(teacher, student):
 def _is_finite(variable):
     if not keras.backend.is_float_dtype(variable.dtype):
         return True
-    return bool(np.all(np.isfinite(keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32")))))
+    return bool(
+        np.all(np.isfinite(keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32"))))
+    )
 
 
 def check_trace(trace, role):

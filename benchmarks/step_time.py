@@ -1,0 +1,197 @@
+"""What a training step costs: plain training, the teacher, KTAN term by term, and Keras's own.
+
+One pair of models, one process. The contestants take turns round by round, so that a machine
+that slows down slows all of them. Each number is the median over the rounds.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import statistics
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+import keras_ktan
+from keras_ktan import FeaturePair, KTANDistiller
+
+# Weights of labels, softened logits, feature target, adversary.
+KTAN_WEIGHTS = {
+    "KTAN: labels": (1.0, 0.0, 0.0, 0.0),
+    "KTAN: + logits": (1.0, 1.0, 0.0, 0.0),
+    "KTAN: + features": (1.0, 1.0, 1.0, 0.0),
+    "KTAN: + adversary": (1.0, 1.0, 1.0, 0.1),
+}
+
+
+def make_model(filters, blocks, channels_out, size, name):
+    """Residual blocks at three resolutions; the last map has `channels_out` channels.
+
+    Both models get one shape of the last map, because `keras.distillation.Distiller` can pair
+    no others.
+    """
+    inputs = keras.Input((size, size, 3))
+    hidden = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(inputs)
+    for stage in range(3):
+        for block in range(blocks):
+            width = filters * 2**stage
+            strides = 2 if stage and not block else 1
+            shortcut = hidden
+            if shortcut.shape[-1] != width:
+                shortcut = keras.layers.Conv2D(width, 1, strides=strides)(shortcut)
+            hidden = keras.layers.Conv2D(width, 3, strides=strides, padding="same", use_bias=False)(
+                hidden
+            )
+            hidden = keras.layers.ReLU()(keras.layers.BatchNormalization()(hidden))
+            hidden = keras.layers.Conv2D(width, 3, padding="same", use_bias=False)(hidden)
+            hidden = keras.layers.BatchNormalization()(hidden)
+            hidden = keras.layers.ReLU()(keras.layers.Add()([hidden, shortcut]))
+    hidden = keras.layers.Conv2D(channels_out, 1, activation="relu", name="features")(hidden)
+    hidden = keras.layers.GlobalAveragePooling2D()(hidden)
+    return keras.Model(inputs, keras.layers.Dense(10, name="logits")(hidden), name=name)
+
+
+def make_contestants(arguments, data):
+    """Functions that run one epoch each.
+
+    Returns:
+        Dict from names to functions without arguments.
+    """
+    images, labels = data
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    switches = {"jit_compile": arguments.jit_compile}
+    fit = {"batch_size": arguments.batch_size, "epochs": 1, "verbose": 0, "shuffle": False}
+
+    def models():
+        return (
+            make_model(32, 2, 64, arguments.image_size, "teacher"),
+            make_model(8, 1, 64, arguments.image_size, "student"),
+        )
+
+    contestants = {}
+    teacher, student = models()
+    student.compile("adam", loss=loss, metrics=["accuracy"], **switches)
+    contestants["student.fit"] = lambda: student.fit(images, labels, **fit)
+    teacher.compile(**switches)
+    contestants["teacher.predict"] = lambda: teacher.predict(
+        images, batch_size=arguments.batch_size, verbose=0
+    )
+
+    def add_ktan(name, weights):
+        distiller = KTANDistiller(*models(), FeaturePair("features", "features"))
+        distiller.compile(
+            optimizer="adam",
+            loss=loss,
+            metrics=["accuracy"],
+            student_loss_weight=weights[0],
+            logits_loss_weight=weights[1],
+            feature_loss_weight=weights[2],
+            adversarial_loss_weight=weights[3],
+            **switches,
+        )
+        contestants[name] = lambda: distiller.fit(images, labels, **fit)
+
+    for name, weights in KTAN_WEIGHTS.items():
+        add_ktan(name, weights)
+
+    def add_keras():
+        distiller = keras.distillation.Distiller(
+            *models(),
+            distillation_losses=[
+                keras.distillation.LogitsDistillation(temperature=4.0),
+                keras.distillation.FeatureDistillation(
+                    teacher_layer_name="features", student_layer_name="features"
+                ),
+            ],
+        )
+        distiller.compile("adam", loss=loss, metrics=["accuracy"], **switches)
+        contestants["keras.distillation: logits + features"] = lambda: distiller.fit(
+            images, labels, **fit
+        )
+
+    add_keras()
+    return contestants
+
+
+def measure(contestants, rounds, steps):
+    """Seconds a step of each contestant.
+
+    Args:
+        contestants: Dict from names to functions that run `steps` steps.
+        rounds: How often each runs, after one run that is not counted.
+        steps: Steps in one run.
+
+    Returns:
+        Dict from names to lists of seconds a step, one a round.
+    """
+    for name, run in contestants.items():
+        print(f"warming up: {name}", flush=True)
+        run()
+    seconds = {name: [] for name in contestants}
+    for number in range(rounds):
+        print(f"round {number + 1} of {rounds}", flush=True)
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append((time.perf_counter() - start) / steps)
+    return seconds
+
+
+def format_table(seconds):
+    """A Markdown table of medians, with the range over the rounds."""
+    plain = statistics.median(seconds["student.fit"])
+    lines = ["| what | ms a step, median (min to max) | times student.fit |", "|---|---|---|"]
+    for name, values in seconds.items():
+        median = statistics.median(values)
+        lines.append(
+            f"| {name} | {1e3 * median:.1f} ({1e3 * min(values):.1f} to {1e3 * max(values):.1f}) "
+            f"| {median / plain:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch-size", type=int, default=64, help="images in a batch")
+    parser.add_argument("--steps", type=int, default=40, help="steps in a round")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds that count")
+    parser.add_argument("--image-size", type=int, default=32, help="height and width")
+    parser.add_argument("--jit-compile", action="store_true", help="compile with XLA")
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path("benchmarks/results/step_time"),
+        help="where to write OUTPUT.json and OUTPUT.md",
+    )
+    arguments = parser.parse_args(argv)
+    generator = np.random.default_rng(0)
+    count = arguments.batch_size * arguments.steps
+    size = arguments.image_size
+    data = (
+        generator.normal(size=(count, size, size, 3)).astype("float32"),
+        generator.integers(0, 10, count),
+    )
+    seconds = measure(make_contestants(arguments, data), arguments.rounds, arguments.steps)
+    table = format_table(seconds)
+    machine = f"{os.cpu_count()} CPU cores, {platform.machine()}"
+    about = (
+        f"{machine}; backend {keras.backend.backend()}, Keras {keras.__version__}, "
+        f"keras_ktan {keras_ktan.__version__}; batch {arguments.batch_size}, images "
+        f"{size}×{size}×3, {arguments.rounds} rounds of {arguments.steps} steps, "
+        f"XLA {'on' if arguments.jit_compile else 'off'}."
+    )
+    print(f"\n{about}\n\n{table}")
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.with_suffix(".json").write_text(
+        json.dumps({"about": about, "seconds_per_step": seconds}, indent=1)
+    )
+    arguments.output.with_suffix(".md").write_text(f"{about}\n\n{table}\n")
+
+
+if __name__ == "__main__":
+    main()

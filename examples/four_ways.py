@@ -1,0 +1,181 @@
+"""Train the same small student four ways with the same budget, and compare.
+
+Shared by the examples: what the four ways are, one run of one of them, the table, and the
+check that the exported student works without this package.
+"""
+
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+
+from keras_ktan import KTANDistiller
+
+# Weights of the labels, the softened logits, the feature target and the adversary.
+FOUR_WAYS = {
+    "labels only": (1.0, 0.0, 0.0, 0.0),
+    "softened logits": (1.0, 1.0, 0.0, 0.0),
+    "features": (1.0, 0.0, 1.0, 0.0),
+    "KTAN": (1.0, 1.0, 1.0, 0.1),
+}
+
+
+def train_student(
+    way,
+    seed,
+    teacher,
+    make_student,
+    train_data,
+    validation_data,
+    epochs,
+    make_optimizer,
+    feature_pairs=None,
+    temperature=4.0,
+    batch_size=None,
+    callbacks=(),
+    **compile_arguments,
+):
+    """One run: a fresh student, one way, one seed.
+
+    The seed fixes the student's first weights and the order of the batches, so that the
+    four ways start alike.
+
+    Args:
+        way: A key of `FOUR_WAYS`.
+        seed: Int.
+        teacher: The trained teacher.
+        make_student: Function without arguments that builds the student.
+        train_data: A `tf.data.Dataset`, or a tuple `(inputs, labels)` of arrays.
+        validation_data: The same, for one look after each epoch.
+        epochs: Int.
+        make_optimizer: Function without arguments that makes the student's optimizer.
+        feature_pairs: See `KTANDistiller`.
+        temperature: See `KTANDistiller`.
+        batch_size: For arrays.
+        callbacks: Keras callbacks.
+        **compile_arguments: More for `KTANDistiller.compile`.
+
+    Returns:
+        A tuple of the student, the history and the seconds that `fit` took.
+    """
+    keras.utils.set_random_seed(seed)
+    student = make_student()
+    distiller = KTANDistiller(teacher, student, feature_pairs, temperature=temperature)
+    labels, logits, feature, adversarial = FOUR_WAYS[way]
+    distiller.compile(
+        **{
+            "optimizer": make_optimizer(),
+            "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            "metrics": ["accuracy"],
+            "student_loss_weight": labels,
+            "logits_loss_weight": logits,
+            "feature_loss_weight": feature,
+            "adversarial_loss_weight": adversarial,
+            **compile_arguments,
+        }
+    )
+    inputs, targets = train_data if isinstance(train_data, tuple) else (train_data, None)
+    keras.utils.set_random_seed(seed)
+    start = time.perf_counter()
+    history = distiller.fit(
+        inputs,
+        targets,
+        batch_size=batch_size,
+        epochs=epochs,
+        validation_data=validation_data,
+        callbacks=list(callbacks),
+        verbose=0,
+    )
+    return student, history.history, time.perf_counter() - start
+
+
+def accuracy(model, data, batch_size=256):
+    """Share of right answers of a model that returns logits.
+
+    Args:
+        model: A `keras.Model`.
+        data: A tuple `(inputs, labels)` of arrays.
+        batch_size: Int.
+
+    Returns:
+        Float between 0 and 1.
+    """
+    inputs, labels = data
+    logits = model.predict(inputs, batch_size=batch_size, verbose=0)
+    return float(np.mean(np.argmax(logits, axis=-1) == labels))
+
+
+def mean_and_deviation(values):
+    """Mean and sample standard deviation; the deviation of one value is 0."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def format_table(accuracies, teacher_accuracy):
+    """The four ways beside each other.
+
+    Args:
+        accuracies: Dict from a way to its test accuracies, one a seed, in the same order.
+        teacher_accuracy: Float.
+
+    Returns:
+        A Markdown table. The last two columns compare with labels only, seed by seed.
+    """
+    lines = [
+        "| way | test accuracy, mean ± sd | against labels only | share of the gap closed |",
+        "|---|---|---|---|",
+        f"| teacher | {teacher_accuracy:.2%} | | |",
+    ]
+    base = np.array(accuracies["labels only"])
+    gap = teacher_accuracy - base.mean()
+    for way, values in accuracies.items():
+        mean, deviation = mean_and_deviation(values)
+        row = f"| {way} | {mean:.2%} ± {100 * deviation:.2f} |"
+        if way == "labels only":
+            row += " | |"
+        else:
+            gain, spread = mean_and_deviation(np.array(values) - base)
+            error = spread / np.sqrt(len(values))
+            row += f" {100 * gain:+.2f} ± {100 * error:.2f} (standard error) |"
+            row += f" {gain / gap:.0%} |" if gap > 0 else " no gap |"
+        lines.append(row)
+    return "\n".join(lines)
+
+
+_RELOAD = """
+import sys
+import numpy as np
+import tensorflow as tf
+path, inputs, outputs = sys.argv[1:]
+serve = tf.saved_model.load(path).signatures["serving_default"]
+(name,) = serve.structured_input_signature[1]
+(logits,) = serve(**{name: tf.constant(np.load(inputs))}).values()
+assert "keras_ktan" not in sys.modules
+np.save(outputs, logits.numpy())
+"""
+
+
+def check_saved_model(path, student, inputs):
+    """Load a SavedModel in a fresh process without `keras_ktan` and compare.
+
+    Args:
+        path: `pathlib.Path` of the SavedModel.
+        student: The student it was made from.
+        inputs: Array of inputs.
+
+    Returns:
+        The largest difference between the two models' outputs.
+    """
+    given, returned = path.parent / "reload_inputs.npy", path.parent / "reload_outputs.npy"
+    np.save(given, inputs)
+    subprocess.run(
+        [sys.executable, "-c", _RELOAD, str(path), str(given), str(returned)],
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
+    expected = student.predict(inputs, verbose=0)
+    difference = float(np.max(np.abs(np.load(returned) - expected)))
+    given.unlink()
+    returned.unlink()
+    return difference

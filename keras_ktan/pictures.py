@@ -1,0 +1,62 @@
+"""Pictures of a training: where people would rather look than read."""
+
+import numpy as np
+
+
+def plot_training_curves(histories, filepath, metric="val_accuracy", title=None, baseline=None):
+    """Draw one curve a method, averaged over its runs, with a band of one standard deviation.
+
+    Args:
+        histories: Dict from a method's name to a list of `History.history` dicts, one a run.
+        filepath: Where to write the picture; the ending says the format.
+        metric: Which entry of the histories to draw.
+        title: Optional title.
+        baseline: Optional tuple `(label, value)` for a horizontal line, such as the teacher's.
+
+    Raises:
+        ValueError: If a history lacks the metric, or the matplotlib package is missing.
+
+    Example:
+
+    ```python
+    from keras_ktan.pictures import plot_training_curves
+
+    plot_training_curves({"labels": [{"val_accuracy": [0.5, 0.7]}]}, "/tmp/curves.png")
+    ```
+    """
+    figure_class = _figure_class()
+    figure = figure_class(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for method, runs in histories.items():
+        for run in runs:
+            if metric not in run:
+                raise ValueError(
+                    f"The history of '{method}' has no '{metric}'. Expected one of {sorted(run)}. "
+                    "Fit with `validation_data` for the `val_` entries, or name another metric."
+                )
+        length = min(len(run[metric]) for run in runs)
+        values = np.array([run[metric][:length] for run in runs])
+        mean, deviation = values.mean(axis=0), values.std(axis=0)
+        epochs = np.arange(1, length + 1)
+        (line,) = axes.plot(epochs, mean, label=f"{method} ({len(runs)} runs)")
+        axes.fill_between(
+            epochs, mean - deviation, mean + deviation, color=line.get_color(), alpha=0.15
+        )
+    if baseline is not None:
+        axes.axhline(baseline[1], color="0.4", linestyle="--", label=baseline[0])
+    axes.set(xlabel="epoch", ylabel=metric, title=title)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(filepath, dpi=150)
+
+
+def _figure_class():
+    try:
+        # The class itself, not pyplot: no window, no global state.
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError(
+            "The matplotlib package is not installed. Expected it for pictures. Install it with "
+            '`pip install "keras-ktan[plots]"`.'
+        ) from error
+    return Figure

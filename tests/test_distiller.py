@@ -1,0 +1,388 @@
+"""KTANDistiller with every kind of model, map, backend switch and file."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from models import (
+    CLASSES,
+    assert_changed,
+    assert_same,
+    image_data,
+    image_model,
+    loss_from_logits,
+    snapshot,
+)
+
+from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller, TeacherToStudent
+
+
+def make_distiller(dtype=None, pairs=None, **compile_arguments):
+    distiller = KTANDistiller(
+        image_model(12, "teacher", seed=1, dtype=dtype),
+        image_model(4, "student", seed=2, dtype=dtype),
+        pairs,
+    )
+    distiller.compile(
+        **{
+            "optimizer": keras.optimizers.AdamW(1e-2),
+            "loss": loss_from_logits(),
+            "metrics": ["accuracy"],
+            **compile_arguments,
+        }
+    )
+    return distiller
+
+
+def train(distiller, steps=3):
+    images, labels = image_data(16)
+    for _ in range(steps):
+        logs = distiller.train_on_batch(images, labels, return_dict=True)
+    return logs
+
+
+@pytest.mark.parametrize("trained_first", [True, False])
+def test_save_and_load_give_the_same_next_step(tmp_path, trained_first):
+    ramp = keras.optimizers.schedules.PolynomialDecay(1.0, 10, 0.1)
+    distiller = make_distiller(
+        feature_loss_weight=ramp, adversarial_loss="hinge", feature_loss="normalized_mse"
+    )
+    if trained_first:
+        train(distiller)
+    distiller.save(tmp_path / "distiller.keras")
+    loaded = keras.saving.load_model(tmp_path / "distiller.keras")
+
+    def everything(one):
+        players = (one.student, one.teacher, *one.teacher_to_student_layers, *one.discriminators)
+        return snapshot(*players, one.optimizer)
+
+    assert_same(everything(distiller), everything(loaded))
+    images, labels = image_data(16, seed=5)
+    expected = distiller.train_on_batch(images, labels, return_dict=True)
+    logs = loaded.train_on_batch(images, labels, return_dict=True)
+    for name, value in expected.items():
+        np.testing.assert_allclose(logs[name], value, rtol=1e-6, err_msg=name)
+    for one, other in zip(everything(distiller), everything(loaded), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+
+
+def test_loading_restores_all_three_optimizers(tmp_path):
+    distiller = make_distiller(
+        t2s_optimizer=keras.optimizers.RMSprop(1e-3), discriminator_optimizer="sgd"
+    )
+    train(distiller, steps=4)
+    distiller.save(tmp_path / "distiller.keras")
+    loaded = keras.saving.load_model(tmp_path / "distiller.keras").optimizer
+    kinds = [type(getattr(loaded, name)).__name__ for name in ("student", "t2s", "discriminator")]
+    assert kinds == ["AdamW", "RMSprop", "SGD"]
+    assert [int(o.iterations) for o in (loaded.student, loaded.t2s, loaded.discriminator)] == [
+        4
+    ] * 3
+
+
+def test_shared_and_chosen_layers_survive_a_round_trip(tmp_path):
+    shared = FeatureDiscriminator(filters=5, name="shared")
+    pairs = [
+        FeaturePair("features", "features", 2.0, TeacherToStudent(anchor="task"), shared),
+        FeaturePair("stem_out", "stem_out", 0.5, TeacherToStudent("reconstruction"), shared),
+    ]
+    distiller = make_distiller(pairs=pairs)
+    train(distiller)
+    assert len(distiller.discriminators) == 1
+    distiller.save(tmp_path / "distiller.keras")
+    loaded = keras.saving.load_model(tmp_path / "distiller.keras")
+    assert len(loaded.discriminators) == 1
+    assert [pair.weight for pair in loaded.feature_pairs] == [2.0, 0.5]
+    assert [layer.anchor for layer in loaded.teacher_to_student_layers] == [
+        "task",
+        "reconstruction",
+    ]
+    images, labels = image_data(16, seed=5)
+    expected = distiller.train_on_batch(images, labels, return_dict=True)
+    logs = loaded.train_on_batch(images, labels, return_dict=True)
+    for name, value in expected.items():
+        np.testing.assert_allclose(logs[name], value, rtol=1e-6, err_msg=name)
+
+
+def test_several_pairs_add_up_by_their_weights():
+    def feature_loss(*pairs):
+        distiller = make_distiller(
+            pairs=list(pairs), adversarial_loss_weight=0.0, optimizer=keras.optimizers.SGD(0.0)
+        )
+        for layer in distiller.teacher_to_student_layers:
+            layer.mix.kernel.assign(keras.ops.ones_like(layer.mix.kernel))
+        return train(distiller, steps=1)["feature_loss"]
+
+    one = feature_loss(FeaturePair("features", "features"))
+    other = feature_loss(FeaturePair("stem_out", "stem_out"))
+    both = feature_loss(
+        FeaturePair("features", "features", weight=2.0),
+        FeaturePair("stem_out", "stem_out", weight=0.5),
+    )
+    np.testing.assert_allclose(both, 2.0 * one + 0.5 * other, rtol=1e-5)
+
+
+class Subclassed(keras.Model):
+    """Blocks in a list, pooling by an operation: nothing that a graph could show."""
+
+    def __init__(self, filters, **kwargs):
+        super().__init__(**kwargs)
+        self.blocks = [
+            keras.layers.Conv2D(filters, 3, activation="relu", name=f"block_{index}")
+            for index in range(2)
+        ]
+        self.head = keras.layers.Dense(CLASSES, name="head")
+
+    def call(self, inputs):
+        for block in self.blocks:
+            inputs = block(inputs)
+        return self.head(keras.ops.mean(inputs, axis=(1, 2)))
+
+
+def subclassed(filters):
+    model = Subclassed(filters)
+    model(np.zeros((1, 8, 8, 1), "float32"))
+    return model, "block_1"
+
+
+def nested(filters):
+    inputs = keras.Input((8, 8, 1))
+    hidden = keras.layers.Conv2D(filters, 3, activation="relu", name="out")(inputs)
+    backbone = keras.Model(inputs, hidden, name="backbone")
+    outer = keras.Input((8, 8, 1))
+    pooled = keras.layers.GlobalAveragePooling2D()(backbone(outer))
+    return keras.Model(outer, keras.layers.Dense(CLASSES)(pooled)), "backbone/out"
+
+
+def sequential(filters):
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(filters, 3, strides=3, name="conv"),
+            keras.layers.LeakyReLU(name="out"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(CLASSES),
+        ]
+    )
+    return model, "out"
+
+
+def pyramid(filters):
+    inputs = keras.Input((8, 8, 1))
+    hidden = keras.layers.Conv2D(filters, 3, activation="relu")(inputs)
+    levels = {"P3": hidden, "P4": keras.layers.MaxPooling2D()(hidden)}
+    backbone = keras.Model(inputs, levels, name="fpn")
+    outer = keras.Input((8, 8, 1))
+    pooled = keras.layers.GlobalAveragePooling2D()(backbone(outer)["P4"])
+    return keras.Model(outer, keras.layers.Dense(CLASSES)(pooled)), "fpn:P4"
+
+
+def functional(filters):
+    return image_model(filters, "functional"), "features"
+
+
+def skipped(filters):
+    # The tap has a connection around it: what lies behind needs more than its map.
+    inputs = keras.Input((8, 8, 1))
+    stem = keras.layers.Conv2D(filters, 3, padding="same")(inputs)
+    tapped = keras.layers.Conv2D(filters, 3, padding="same", activation="relu", name="out")(stem)
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Add()([stem, tapped]))
+    return keras.Model(inputs, keras.layers.Dense(CLASSES)(pooled)), "out"
+
+
+KINDS = [functional, sequential, subclassed, nested, pyramid, skipped]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_student_of_any_kind_learns_to_match_its_target(kind):
+    teacher, teacher_path = functional(12)
+    student, student_path = kind(4)
+    distiller = KTANDistiller(teacher, student, FeaturePair(teacher_path, student_path))
+    distiller.compile(
+        optimizer=keras.optimizers.Adam(1e-2),
+        loss=loss_from_logits(),
+        student_loss_weight=0.0,
+        logits_loss_weight=0.0,
+        feature_loss_weight=1.0,
+        adversarial_loss_weight=0.0,
+        t2s_optimizer=keras.optimizers.SGD(0.0),
+    )
+    images, labels = image_data(16)
+    history = distiller.fit(images, labels, batch_size=16, epochs=30, verbose=0).history
+    assert history["feature_loss"][-1] < 0.8 * history["feature_loss"][0]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_teacher_of_any_kind_can_be_tapped(kind):
+    teacher, teacher_path = kind(12)
+    student, student_path = functional(4)
+    distiller = KTANDistiller(teacher, student, FeaturePair(teacher_path, student_path))
+    distiller.compile(loss=loss_from_logits())
+    before = snapshot(teacher)
+    logs = train(distiller, steps=1)
+    assert_same(before, snapshot(teacher))
+    assert 0.0 < logs["feature_loss"] < 2.0 and logs["t2s_loss"] > 0.0
+
+
+@pytest.mark.parametrize("rank", [3, 2])
+def test_sequences_and_vectors(rank):
+    def model(units, length, name):
+        inputs = keras.Input((12, 3))
+        if rank == 3:
+            hidden = keras.layers.Conv1D(units, 3, strides=12 // length, padding="same")(inputs)
+            hidden = keras.layers.ReLU(name="features")(hidden)
+            hidden = keras.layers.GlobalAveragePooling1D()(hidden)
+        else:
+            hidden = keras.layers.Flatten()(inputs)
+            hidden = keras.layers.Dense(units, activation="relu", name="features")(hidden)
+        return keras.Model(inputs, keras.layers.Dense(CLASSES)(hidden), name=name)
+
+    teacher, student = model(16, 12, "teacher"), model(5, 4, "student")
+    distiller = KTANDistiller(teacher, student, FeaturePair("features", "features"))
+    distiller.compile(optimizer=keras.optimizers.Adam(1e-2), loss=loss_from_logits())
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(16, 12, 3)).astype("float32")
+    labels = generator.integers(0, CLASSES, 16)
+    history = distiller.fit(inputs, labels, batch_size=16, epochs=40, verbose=0).history
+    assert history["feature_loss"][-1] < history["feature_loss"][0]
+    assert history["student_loss"][-1] < history["student_loss"][0]
+
+
+def test_feature_pairs_none_takes_the_maps_before_the_pooling():
+    teacher, _ = nested(12)
+    distiller = KTANDistiller(teacher, image_model(4, "student"))
+    lines = []
+    distiller.summary(print_fn=lines.append)
+    assert "backbone/out (None, 6, 6, 12) -> features (None, 4, 4, 4)" in "\n".join(lines)
+    assert "anchor student_head" in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 3}],
+    ids=["eager", "xla", "steps_per_execution"],
+)
+def test_every_way_to_run_gives_the_same_weights(switches):
+    if keras.backend.backend() == "torch" and "run_eagerly" not in switches:
+        pytest.skip("Keras on torch has no steps_per_execution, and jit_compile needs a compiler")
+    images, labels = image_data(20)
+
+    def weights(**arguments):
+        distiller = KTANDistiller(
+            image_model(12, "teacher", batch_norm=False, seed=1),
+            image_model(4, "student", batch_norm=False, seed=2),
+            # XLA draws other random numbers from the same seed.
+            FeaturePair("features", "features", discriminator=FeatureDiscriminator(noise_stddev=0)),
+        )
+        distiller.compile(
+            optimizer=keras.optimizers.SGD(0.05), loss=loss_from_logits(), **arguments
+        )
+        distiller.fit(images, labels, batch_size=8, shuffle=False, verbose=0)
+        return snapshot(distiller.student, *distiller.teacher_to_student_layers)
+
+    start = snapshot(image_model(4, "student", batch_norm=False, seed=2))
+    plain = weights(jit_compile=False)
+    assert_changed(start, plain[: len(start)])
+    for one, other in zip(plain, weights(**switches), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy):
+    exact = train(make_distiller(), steps=1)
+    keras.config.set_dtype_policy(policy)
+    distiller = make_distiller(discriminator_optimizer="sgd")
+    for player in ("student", "t2s", "discriminator"):
+        optimizer = getattr(distiller.optimizer, player)
+        scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        assert scaled == (policy == "mixed_float16"), player
+    layers = (*distiller.teacher_to_student_layers, *distiller.discriminators)
+    assert {layer.dtype_policy.name for layer in layers} == {policy}
+    images, labels = image_data(16)
+    first = distiller.train_on_batch(images, labels, return_dict=True)
+    for name, value in exact.items():
+        np.testing.assert_allclose(first[name], value, rtol=0.06, atol=0.02, err_msg=name)
+    history = distiller.fit(images, labels, batch_size=16, epochs=40, verbose=0).history
+    assert history["student_loss"][-1] < first["student_loss"]
+
+
+def test_gradient_accumulation_moves_the_student_every_second_step():
+    distiller = make_distiller(
+        optimizer=keras.optimizers.SGD(0.1, gradient_accumulation_steps=2),
+        feature_loss_weight=0.0,
+        adversarial_loss_weight=0.0,
+    )
+    images, labels = image_data(16)
+    kernel = distiller.student.get_layer("logits").kernel
+    seen = [np.array(kernel)]
+    for _ in range(4):
+        distiller.train_on_batch(images, labels)
+        seen.append(np.array(kernel))
+    same = [np.array_equal(one, other) for one, other in zip(seen, seen[1:], strict=False)]
+    assert same == [True, False, True, False]
+
+
+def test_learning_rate_callbacks_move_the_students_optimizer():
+    distiller = make_distiller(optimizer=keras.optimizers.SGD(0.5))
+    images, labels = image_data(16)
+    schedule = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    distiller.fit(images, labels, epochs=2, verbose=0, callbacks=[schedule])
+    assert float(distiller.optimizer.student.learning_rate) == 0.125
+    assert float(distiller.optimizer.t2s.learning_rate) == pytest.approx(3e-3)
+    assert float(distiller.optimizer.discriminator.learning_rate) == pytest.approx(5e-5)
+
+
+def test_distillation_without_labels():
+    distiller = make_distiller(student_loss_weight=0.0, metrics=None)
+    images, _ = image_data(16)
+    history = distiller.fit(images, batch_size=8, epochs=3, verbose=0).history
+    assert "student_loss" not in history
+    assert history["logits_loss"][-1] < history["logits_loss"][0]
+
+
+_RELOAD = """
+import json, sys
+import numpy as np
+import tensorflow as tf
+loaded = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+shapes, outputs = {}, []
+for count in (1, 7):
+    images = np.load(sys.argv[2])[:count]
+    outputs.append(loaded(image=tf.constant(images))["logits"].numpy())
+np.save(sys.argv[3], np.concatenate(outputs))
+print(json.dumps({
+    "ours": "keras_ktan" in sys.modules,
+    "inputs": list(loaded.structured_input_signature[1]),
+    "outputs": list(loaded.structured_outputs),
+}))
+"""
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="a SavedModel is TensorFlow's format"
+)
+def test_the_exported_student_runs_where_keras_ktan_is_not(tmp_path):
+    distiller = make_distiller()
+    train(distiller)
+    distiller.export(tmp_path / "student", verbose=False)
+    images, _ = image_data(7)
+    np.save(tmp_path / "images.npy", images)
+    printed = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            _RELOAD,
+            *(str(tmp_path / name) for name in ("student", "images.npy", "outputs.npy")),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert json.loads(printed) == {"ours": False, "inputs": ["image"], "outputs": ["logits"]}
+    expected = distiller.student.predict(images, verbose=0)
+    np.testing.assert_allclose(
+        np.load(tmp_path / "outputs.npy"), np.concatenate([expected[:1], expected]), atol=1e-5
+    )
