@@ -86,6 +86,7 @@ def train_student(
         epochs=epochs,
         validation_data=validation_data,
         callbacks=list(callbacks),
+        shuffle=targets is not None,  # a data set shuffles itself, and Keras warns
         verbose=0,
     )
     return student, history.history, time.perf_counter() - start
@@ -120,19 +121,20 @@ def format_table(accuracies, teacher_accuracy):
         teacher_accuracy: Float.
 
     Returns:
-        A Markdown table. The last two columns compare with labels only, seed by seed.
+        A Markdown table. The last two columns compare with labels only, seed by seed; they are
+        empty where labels only was not run.
     """
     lines = [
         "| way | test accuracy, mean ± sd | against labels only | share of the gap closed |",
         "|---|---|---|---|",
         f"| teacher | {teacher_accuracy:.2%} | | |",
     ]
-    base = np.array(accuracies["labels only"])
+    base = np.array(accuracies.get("labels only", [np.nan]))
     gap = teacher_accuracy - base.mean()
     for way, values in accuracies.items():
         mean, deviation = mean_and_deviation(values)
         row = f"| {way} | {mean:.2%} ± {100 * deviation:.2f} |"
-        if way == "labels only":
+        if way == "labels only" or "labels only" not in accuracies:
             row += " | |"
         else:
             gain, spread = mean_and_deviation(np.array(values) - base)

@@ -399,14 +399,18 @@ class KTANDistiller(TrainStep, keras.Model):
         Returns:
             Dict from names to values, running means over the epoch.
         """
-        batch_size = keras.ops.shape(keras.tree.flatten(x)[0])[0]
-        self._loss_metric().update_state(loss, sample_weight=batch_size)
-        logs = self.compute_metrics(x, y, y_pred, sample_weight)
+        logs = self.log_evaluation(x, y, y_pred, sample_weight, loss)
+        batch_size = _batch_size(x)
         for tracker in self._trackers:
             if tracker.name in terms:
                 tracker.update_state(terms[tracker.name], sample_weight=batch_size)
                 logs[tracker.name] = tracker.result()
         return logs
+
+    def log_evaluation(self, x, y, y_pred, sample_weight, loss):
+        """Update the trackers and return the logs of an evaluation step."""
+        self._loss_metric().update_state(loss, sample_weight=_batch_size(x))
+        return self.compute_metrics(x, y, y_pred, sample_weight)
 
     def summary(self, *args, print_fn=print, **kwargs):
         """Print who plays: both models' sizes, the pairs, their anchors and discriminators.
@@ -481,6 +485,10 @@ class KTANDistiller(TrainStep, keras.Model):
 
 def _as_list(feature_pairs):
     return [feature_pairs] if isinstance(feature_pairs, FeaturePair) else list(feature_pairs)
+
+
+def _batch_size(inputs):
+    return keras.ops.shape(keras.tree.flatten(inputs)[0])[0]
 
 
 def _unique(layers):

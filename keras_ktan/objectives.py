@@ -164,17 +164,20 @@ class Objectives:
             )
         return terms
 
-    def weighted(self, terms, step):
-        """Each term times its weight at this step.
+    def total(self, terms, regularisation, step):
+        """What the student minimises.
 
         Args:
-            terms: Dict from names of terms to scalar tensors.
+            terms: Dict from names of terms to scalar tensors, unweighted.
+            regularisation: List of the student's regularisers and `add_loss` terms.
             step: The student optimizer's iterations, for schedules.
 
         Returns:
-            List of scalar tensors.
+            Scalar tensor.
         """
-        return [self._weight(name, step) * value for name, value in terms.items()]
+        parts = [self._weight(name, step) * value for name, value in terms.items()]
+        parts += [ops.sum(extra) for extra in regularisation]
+        return ops.sum(ops.stack([ops.cast(part, keras.config.floatx()) for part in parts]))
 
     def advance_power_iterations(self):
         """Once per step: the discriminators' spectral norms follow their kernels."""

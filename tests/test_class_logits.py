@@ -57,7 +57,10 @@ NORMALISED = [
     (lambda: with_output(layers.Softmax(), layers.Dropout(0.5)), "softmax"),
     (lambda: wrapped(softmax_argument()), "softmax"),
     (lambda: wrapped(wrapped(with_output(layers.Softmax()))), "softmax"),
-    (lambda: keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="softmax")]), "softmax"),
+    (
+        lambda: keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="softmax")]),
+        "softmax",
+    ),
     (lambda: keras.Sequential([keras.Input((4,)), with_output(layers.Softmax())]), "softmax"),
     (lambda: subclassed(layers.Dense(3), layers.Dense(3, activation="softmax")), "softmax"),
     (lambda: subclassed(layers.Dense(3), layers.Softmax()), "softmax"),
@@ -124,7 +127,12 @@ def test_a_key_or_a_position_names_the_output(kind, key, classes):
 
 @pytest.mark.parametrize(
     ("kind", "key", "refused"),
-    [("dict", "a_class", None), ("dict", "boxes", "sigmoid"), ("list", 1, None), ("list", 0, "sigmoid")],
+    [
+        ("dict", "a_class", None),
+        ("dict", "boxes", "sigmoid"),
+        ("list", 1, None),
+        ("list", 0, "sigmoid"),
+    ],
 )
 def test_the_activation_of_the_named_output_counts(kind, key, refused):
     assert normalising_activation(ModelTrace(several(kind)), key) == refused
@@ -163,12 +171,17 @@ def test_scores_of_an_image_and_of_its_positions_cannot_meet():
 
 @pytest.mark.parametrize(
     ("kind", "key", "known"),
-    [("dict", "scores", "'a_class'"), ("dict", 0, "'a_class'"), ("list", 2, "[0, 1]"), ("list", "x", "[0, 1]")],
+    [
+        ("dict", "scores", "'a_class'"),
+        ("dict", 0, "'a_class'"),
+        ("list", 2, "[0, 1]"),
+        ("list", "x", "[0, 1]"),
+    ],
 )
 def test_a_wrong_key_names_the_right_ones(kind, key, known):
     with pytest.raises(ValueError) as error:
         logits_of(several(kind), several(kind), key)
-    assert_three_parts(error.value, f"has no output {key!r}", f"Expected one of", "Correct")
+    assert_three_parts(error.value, f"has no output {key!r}", "Expected one of", "Correct")
     assert known in str(error.value)
 
 
@@ -213,7 +226,13 @@ TAKE_PROBABILITIES = [
 ]
 
 
-@pytest.mark.parametrize("loss", TAKE_PROBABILITIES, ids=str)
+def loss_name(loss):
+    return (
+        loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", "none"))
+    )
+
+
+@pytest.mark.parametrize("loss", TAKE_PROBABILITIES, ids=loss_name)
 def test_a_crossentropy_that_takes_probabilities_is_refused(loss):
     with pytest.raises(ValueError) as error:
         require_loss_on_logits(loss)
@@ -238,7 +257,7 @@ def test_the_remedy_is_code_that_works():
         lambda y_true, y_pred: y_pred,
         None,
     ],
-    ids=str,
+    ids=loss_name,
 )
 def test_other_losses_are_left_to_the_user(loss):
     assert require_loss_on_logits(loss) is None

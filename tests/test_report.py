@@ -10,7 +10,9 @@ from keras_ktan import compression_report
 
 
 def size_of(*parts, shape):
-    return compression_report(model := keras.Sequential([keras.Input(shape), *parts]), model).student
+    return compression_report(
+        model := keras.Sequential([keras.Input(shape), *parts]), model
+    ).student
 
 
 @pytest.mark.parametrize(
@@ -236,4 +238,6 @@ def test_an_unbuilt_model_is_refused():
     built = keras.Sequential([keras.Input((8,)), layers.Dense(2)])
     with pytest.raises(ValueError) as error:
         compression_report(built, keras.Sequential([layers.Dense(2)], name="fresh"))
-    assert_three_parts(error.value, "'fresh' is not built", "Expected a built model", "Call it once")
+    assert_three_parts(
+        error.value, "'fresh' is not built", "Expected a built model", "Call it once"
+    )

@@ -1,13 +1,18 @@
 """The one place that differs between backends: gradients, and who moves by them."""
 
+import importlib
+
 import keras
 
-if keras.backend.backend() == "tensorflow":
-    from keras_ktan.train_step.tensorflow import TrainStep
-else:
+BACKENDS = ("tensorflow", "jax", "torch")
+
+if keras.backend.backend() not in BACKENDS:
     raise ImportError(
-        f"keras_ktan has no train step for the backend '{keras.backend.backend()}' yet. "
-        "Set the environment variable KERAS_BACKEND=tensorflow before the first import of keras."
+        f"keras_ktan cannot train on the backend '{keras.backend.backend()}'. Expected one of "
+        f"{BACKENDS}. Set the environment variable KERAS_BACKEND before the first import of keras."
     )
+
+# Only the backend that Keras runs on is imported.
+TrainStep = importlib.import_module(f"keras_ktan.train_step.{keras.backend.backend()}").TrainStep
 
 __all__ = ["TrainStep"]

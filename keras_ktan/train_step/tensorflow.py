@@ -48,12 +48,7 @@ class TrainStep:
             terms.update(
                 objectives.distillation_terms(teacher_view[0], y_pred, targets, maps, verdicts)
             )
-            loss = keras.ops.sum(
-                [
-                    keras.ops.cast(part, keras.config.floatx())
-                    for part in objectives.weighted(terms, step) + _sums(regularisation)
-                ]
-            )
+            loss = objectives.total(terms, regularisation, step)
             student_objective = _scaled(optimizer.student, loss, replicas)
 
         # All gradients are taken before any weight moves: the players move at once.
@@ -80,10 +75,6 @@ class TrainStep:
 
     def predict_step(self, data):
         return self.student.predict_step(data)
-
-
-def _sums(values):
-    return [keras.ops.sum(value) for value in values]
 
 
 def _scaled(optimizer, loss, replicas):
