@@ -20,6 +20,7 @@ def load_cifar10(data_dir=None):
 
     builder = tfds.builder("cifar10", data_dir=data_dir)
     if not builder.is_prepared():
+        print(f"CIFAR-10 is not ready in {builder.data_dir}: TFDS downloads it ...", flush=True)
         builder.download_and_prepare()
     train, test = tfds.as_numpy(
         builder.as_dataset(split=["train", "test"], batch_size=-1, as_supervised=True)

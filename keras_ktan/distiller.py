@@ -1,30 +1,20 @@
 """KTANDistiller: who plays, how they are compiled, what is logged and saved."""
 
+import inspect
+import types
+
 import keras
 
 from keras_ktan import validation
-from keras_ktan.class_logits import ClassLogits, require_loss_on_logits
-from keras_ktan.feature_map_search import last_feature_map
-from keras_ktan.feature_pair import ConnectedPair, FeaturePair
-from keras_ktan.model_trace import ModelTrace
-from keras_ktan.objectives import TERMS, Objectives
-from keras_ktan.players_optimizer import PlayersOptimizer
-from keras_ktan.student_export import export_student
+from keras_ktan.acts_as_student import ActsAsStudent, batch_size
+from keras_ktan.class_logits import require_loss_on_logits
+from keras_ktan.feature_pair import FeaturePair
+from keras_ktan.game_log import GameLog
+from keras_ktan.model_trace import supports_jit
+from keras_ktan.objectives import Objectives
+from keras_ktan.pairing import Pairing
+from keras_ktan.players_optimizer import PlayersOptimizer, prepare_optimizer
 from keras_ktan.train_step import TrainStep
-
-_LOGGED = (
-    *(f"{term}_loss" for term in TERMS),
-    "t2s_loss",
-    "discriminator_loss",
-    "discriminator_accuracy",
-)
-
-
-class _Untracked:
-    """Holds something where Keras does not take it for a part of a model."""
-
-    def __init__(self, value):
-        self.value = value
 
 
 class _AnchorLabels(keras.Model):
@@ -35,7 +25,7 @@ class _AnchorLabels(keras.Model):
 
 
 @keras.saving.register_keras_serializable(package="keras_ktan")
-class KTANDistiller(TrainStep, keras.Model):
+class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
     """Trains a small student to be as good as a big teacher.
 
     The student learns from the labels, from the teacher's softened probabilities, from the
@@ -110,8 +100,6 @@ class KTANDistiller(TrainStep, keras.Model):
         validation.check_temperature(temperature)
         validation.check_choice("logits_activation", logits_activation, ("softmax", "sigmoid"))
         validation.check_feature_pairs(feature_pairs)
-        # As a tracked sublayer the teacher would be thawed by `distiller.trainable = True`.
-        self._untracked_teacher = _Untracked(teacher)
         self.student = student
         self.temperature = float(temperature)
         self.logits_output = logits_output
@@ -120,40 +108,25 @@ class KTANDistiller(TrainStep, keras.Model):
         if hasattr(student, "output_names"):
             # So that the logs of a student with several outputs have the student's names.
             self.output_names = student.output_names
-
-        traces = [ModelTrace(model) for model in (teacher, student)]
-        validation.check_trace(traces[0], "teacher")
-        validation.check_trace(traces[1], "student")
-        self._class_logits = ClassLogits(*traces, logits_output, logits_activation)
-        self._search_error = None
-        pairs = self.feature_pairs
-        if pairs is None:
-            try:
-                pairs = [
-                    FeaturePair(
-                        last_feature_map(traces[0], "teacher"),
-                        last_feature_map(traces[1], "student"),
-                    )
-                ]
-            except ValueError as error:
-                # Only a term that needs maps makes this an error; `compile` knows.
-                pairs, self._search_error = [], str(error)
-        classes = self._class_logits.classes if self._class_logits.per_image else None
-        self._connected = _Untracked([ConnectedPair(pair, *traces, classes) for pair in pairs])
-        # Attributes, so that Keras tracks and saves these layers.
-        self.teacher_to_student_layers = _unique(
-            pair.teacher_to_student for pair in self._connected.value
+        # Keras tracks no namespace. As a tracked sublayer the teacher would be thawed by
+        # `distiller.trainable = True`.
+        self._untracked = types.SimpleNamespace(
+            teacher=teacher,
+            pairing=Pairing(teacher, student, self.feature_pairs, logits_output, logits_activation),
+            log=None,
+            anchor_labels=None,
+            compile_arguments=None,
         )
-        self.discriminators = _unique(pair.discriminator for pair in self._connected.value)
-        self._trackers = [keras.metrics.Mean(name=name) for name in _LOGGED]
-        self._logged_terms = ()
+        # Attributes, so that Keras tracks and saves these layers.
+        self.teacher_to_student_layers = self._untracked.pairing.teacher_to_student_layers
+        self.discriminators = self._untracked.pairing.discriminators
         self.objectives = None
         self.built = True
 
     @property
     def teacher(self):
         """The teacher. It is saved with the distiller and never trained by it."""
-        return self._untracked_teacher.value
+        return self._untracked.teacher
 
     def compile(
         self,
@@ -211,8 +184,11 @@ class KTANDistiller(TrainStep, keras.Model):
             ValueError: If an argument is out of its range, or a term is asked for that these
                 models do not allow.
         """
+        arguments = {name: value for name, value in locals().items() if name in _COMPILE_ARGUMENTS}
+        pairing = self._untracked.pairing
         if logits_loss_weight is None:
-            logits_loss_weight = 1.0 if loss is not None and self._class_logits.found else 0.0
+            has_logits = loss is not None and pairing.class_logits.found
+            logits_loss_weight = arguments["logits_loss_weight"] = 1.0 if has_logits else 0.0
         weights = {
             "student": student_loss_weight,
             "logits": logits_loss_weight,
@@ -222,47 +198,38 @@ class KTANDistiller(TrainStep, keras.Model):
         validation.check_weights(weights)
         validation.check_feature_loss(feature_loss)
         validation.check_adversarial_loss(adversarial_loss)
-        self._uses_own_loss = loss is not None
-        if not self._uses_own_loss:
+        if loss is None:
             validation.check_student_loss(self.student, metrics, weighted_metrics, loss_weights)
         objectives = Objectives(
             self.teacher,
             self.student,
-            self._connected.value,
-            self._class_logits,
+            pairing.pairs,
+            pairing.class_logits,
             self.temperature,
             weights,
             feature_loss,
             adversarial_loss,
         )
-        validation.check_terms(objectives, self._class_logits, self._search_error)
+        validation.check_terms(objectives, pairing.class_logits, pairing.search_error)
+        validation.check_trainable(self.student)
         if objectives.active("logits"):
             require_loss_on_logits(loss)
-        if not self.student.trainable_variables:
-            raise ValueError(
-                "The student has no trainable weights. Expected at least one. Set "
-                "`student.trainable = True` (or that of some of its layers) before `compile`."
+
+        scale = auto_scale_loss and self.student.dtype_policy.name == "mixed_float16"
+        players = PlayersOptimizer(
+            prepare_optimizer(optimizer, scale),
+            prepare_optimizer(t2s_optimizer or keras.optimizers.Adam(3e-3), scale)
+            if objectives.uses_maps
+            else None,
+            prepare_optimizer(
+                discriminator_optimizer or keras.optimizers.Adam(5e-5, beta_1=0.5), scale
             )
-        self.objectives = objectives
-        anchor_labels = None
-        if self._uses_own_loss:
-            anchor_labels = _AnchorLabels()
-            if hasattr(self.student, "output_names"):
-                anchor_labels.output_names = self.student.output_names
-            anchor_labels.compile(optimizer=None, loss=loss, loss_weights=loss_weights)
-        self._anchor_labels = _Untracked(anchor_labels)
-        self._logged_terms = tuple(
-            [f"{term}_loss" for term in TERMS if objectives.active(term)]
-            + (["t2s_loss"] if objectives.uses_maps else [])
-            + (
-                ["discriminator_loss", "discriminator_accuracy"]
-                if objectives.uses_discriminator
-                else []
-            )
+            if objectives.uses_discriminator
+            else None,
         )
-        players = self._make_optimizer(
-            optimizer, t2s_optimizer, discriminator_optimizer, auto_scale_loss
-        )
+        if jit_compile == "auto" and not supports_jit(self.teacher):
+            jit_compile = False
+        players.build(self.student_variables, self.t2s_variables, self.discriminator_variables)
         super().compile(
             optimizer=players,
             loss=loss,
@@ -272,44 +239,36 @@ class KTANDistiller(TrainStep, keras.Model):
             run_eagerly=run_eagerly,
             steps_per_execution=steps_per_execution,
             jit_compile=jit_compile,
-            auto_scale_loss=False,
+            auto_scale_loss=False,  # each player's optimizer scales its own
         )
-        self._compile_arguments = _Untracked(
-            {
-                "optimizer": players.student,
-                "discriminator_optimizer": players.discriminator or discriminator_optimizer,
-                "t2s_optimizer": players.t2s or t2s_optimizer,
-                "loss": loss,
-                "loss_weights": loss_weights,
-                "metrics": metrics,
-                "weighted_metrics": weighted_metrics,
-                **{f"{term}_loss_weight": weight for term, weight in weights.items()},
-                "feature_loss": feature_loss,
-                "adversarial_loss": adversarial_loss,
-                "run_eagerly": run_eagerly,
-                "steps_per_execution": steps_per_execution,
-                "jit_compile": self.jit_compile,
-                "auto_scale_loss": False,  # what was to be wrapped is wrapped
-            }
-        )
+        self.objectives = objectives
+        self._untracked.log = GameLog(objectives)
+        self._untracked.anchor_labels = self._make_anchor_labels(loss, loss_weights)
+        self._untracked.compile_arguments = {
+            **arguments,
+            "optimizer": players.student,
+            "t2s_optimizer": players.t2s or t2s_optimizer,
+            "discriminator_optimizer": players.discriminator or discriminator_optimizer,
+        }
 
-    def _make_optimizer(self, student, t2s, discriminator, auto_scale_loss):
-        def prepare(optimizer):
-            optimizer = keras.optimizers.get(optimizer)
-            scales = auto_scale_loss and self.student.dtype_policy.name == "mixed_float16"
-            if scales and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-            return optimizer
+    def _make_anchor_labels(self, loss, loss_weights):
+        if loss is None:
+            return self.student
+        labels = _AnchorLabels()
+        if hasattr(self.student, "output_names"):
+            labels.output_names = self.student.output_names
+        labels.compile(optimizer=None, loss=loss, loss_weights=loss_weights)
+        return labels
 
-        players = PlayersOptimizer(
-            prepare(student),
-            prepare(t2s or keras.optimizers.Adam(3e-3)) if self.objectives.uses_maps else None,
-            prepare(discriminator or keras.optimizers.Adam(5e-5, beta_1=0.5))
-            if self.objectives.uses_discriminator
-            else None,
-        )
-        players.build(self.student_variables, self.t2s_variables, self.discriminator_variables)
-        return players
+    @property
+    def uses_own_loss(self):
+        """Whether `compile` was given a loss; else the student's own is used."""
+        return self._untracked.compile_arguments["loss"] is not None
+
+    @property
+    def game_trackers(self):
+        """Metrics of the game's terms."""
+        return self._untracked.log.trackers
 
     @property
     def student_variables(self):
@@ -326,64 +285,11 @@ class KTANDistiller(TrainStep, keras.Model):
         """What the discriminators' optimizer moves."""
         return _variables(self.discriminators)
 
-    def call(self, inputs, training=None):
-        return self.student(inputs, training=training)
-
-    @property
-    def losses(self):
-        """Empty: the student's regularisers are read from the student."""
-        return []
-
-    @property
-    def adds_regularisation(self):
-        """Whether the student's regularisers come on top of the labelled loss."""
-        return self._uses_own_loss
-
-    def regularisation(self):
-        """The student's regularisers and `add_loss` terms, where its loss lacks them."""
-        return list(self.student.losses) if self.adds_regularisation else []
-
-    def labels_loss(self, x, y, y_pred, sample_weight, training=True):
-        """The loss against the labels alone (with a student's own loss: whatever that holds)."""
-        if self._uses_own_loss:
-            return super().compute_loss(x, y, y_pred, sample_weight, training=training)
-        return self.student.compute_loss(x, y, y_pred, sample_weight, training=training)
-
     def anchor_labels_loss(self, x, y, y_pred, sample_weight):
         """The same loss for the anchors' outputs, which no log shows."""
-        judge = self._anchor_labels.value or self.student
-        return judge.compute_loss(x, y, y_pred, sample_weight, training=False)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """What the student's own `evaluate` reports as its loss."""
-        loss = self.labels_loss(x, y, y_pred, sample_weight, training=training)
-        for extra in self.regularisation():
-            loss = loss + keras.ops.cast(keras.ops.sum(extra), loss.dtype)
-        return loss
-
-    @property
-    def metrics(self):
-        metrics = [
-            metric
-            for metric in super().metrics
-            if not any(metric is tracker for tracker in self._trackers)
-            or metric.name in self._logged_terms
-        ]
-        if self.compiled and not self._uses_own_loss:
-            metrics += [metric for metric in self.student.metrics if metric.name != "loss"]
-        return metrics
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """The metrics of the student's outputs; the game's own terms are not among them."""
-        if self._uses_own_loss:
-            results = super().compute_metrics(x, y, y_pred, sample_weight=sample_weight)
-        else:
-            results = self.student.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
-            results["loss"] = self._loss_metric().result()
-        return {name: value for name, value in results.items() if name not in _LOGGED}
-
-    def _loss_metric(self):
-        return next(metric for metric in self.metrics if metric.name == "loss")
+        return self._untracked.anchor_labels.compute_loss(
+            x, y, y_pred, sample_weight, training=False
+        )
 
     def log_step(self, x, y, y_pred, sample_weight, loss, terms):
         """Update the trackers and return the logs of a training step.
@@ -400,17 +306,7 @@ class KTANDistiller(TrainStep, keras.Model):
             Dict from names to values, running means over the epoch.
         """
         logs = self.log_evaluation(x, y, y_pred, sample_weight, loss)
-        batch_size = _batch_size(x)
-        for tracker in self._trackers:
-            if tracker.name in terms:
-                tracker.update_state(terms[tracker.name], sample_weight=batch_size)
-                logs[tracker.name] = tracker.result()
-        return logs
-
-    def log_evaluation(self, x, y, y_pred, sample_weight, loss):
-        """Update the trackers and return the logs of an evaluation step."""
-        self._loss_metric().update_state(loss, sample_weight=_batch_size(x))
-        return self.compute_metrics(x, y, y_pred, sample_weight)
+        return logs | self._untracked.log.update(terms, batch_size(x))
 
     def summary(self, *args, print_fn=print, **kwargs):
         """Print who plays: both models' sizes, the pairs, their anchors and discriminators.
@@ -425,17 +321,10 @@ class KTANDistiller(TrainStep, keras.Model):
             f"({self.teacher.count_params():,} parameters), student '{self.student.name}' "
             f"({self.student.count_params():,} parameters)"
         )
-        for pair in self._connected.value:
-            print_fn(f"  pair {pair.describe()}")
-        if self._search_error:
-            print_fn(f"  no pair: {self._search_error}")
-        found = "none" if not self._class_logits.found else f"{self._class_logits.classes} classes"
-        print_fn(f"  class logits: {found}; temperature {self.temperature:g}")
+        for line in self._untracked.pairing.describe():
+            print_fn(line)
+        print_fn(f"  temperature: {self.temperature:g}")
         self.student.summary(*args, print_fn=print_fn, **kwargs)
-
-    def export(self, filepath, **kwargs):
-        """Export the student alone; see `export_student`."""
-        export_student(self.student, filepath, **kwargs)
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
@@ -474,7 +363,7 @@ class KTANDistiller(TrainStep, keras.Model):
             return {}
         return {
             name: keras.saving.serialize_keras_object(value)
-            for name, value in self._compile_arguments.value.items()
+            for name, value in self._untracked.compile_arguments.items()
         }
 
     def compile_from_config(self, config):
@@ -483,16 +372,12 @@ class KTANDistiller(TrainStep, keras.Model):
         )
 
 
+# What is saved of a call of `compile`.
+_COMPILE_ARGUMENTS = tuple(inspect.signature(KTANDistiller.compile).parameters)[1:]
+
+
 def _as_list(feature_pairs):
     return [feature_pairs] if isinstance(feature_pairs, FeaturePair) else list(feature_pairs)
-
-
-def _batch_size(inputs):
-    return keras.ops.shape(keras.tree.flatten(inputs)[0])[0]
-
-
-def _unique(layers):
-    return list({id(layer): layer for layer in layers}.values())
 
 
 def _variables(layers):

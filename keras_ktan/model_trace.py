@@ -93,6 +93,11 @@ def _walk(model):
     return found
 
 
+def supports_jit(model):
+    """Whether every layer of a model can be compiled by XLA."""
+    return all(layer.supports_jit for layer in layers_by_path(model).values())
+
+
 def symbolic_input(model):
     """Symbolic inputs with the structure, shapes and dtypes a built model takes.
 

@@ -11,8 +11,6 @@ from keras_ktan.anchors import Lesson
 from keras_ktan.feature_tap import FeatureTap
 from keras_ktan.losses import ADVERSARIAL_LOSSES, feature_matching_loss, softened_logits_loss
 
-TERMS = ("student", "logits", "feature", "adversarial")
-
 
 class Objectives:
     """The game as it was compiled.

@@ -5,6 +5,22 @@ import keras
 PLAYERS = ("student", "t2s", "discriminator")
 
 
+def prepare_optimizer(optimizer, scale_loss):
+    """A player's optimizer from what the user gave.
+
+    Args:
+        optimizer: Name, config or `keras.optimizers.Optimizer`.
+        scale_loss: Whether to guard it against float16's underflow.
+
+    Returns:
+        A `keras.optimizers.Optimizer`.
+    """
+    optimizer = keras.optimizers.get(optimizer)
+    if scale_loss and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
 @keras.saving.register_keras_serializable(package="keras_ktan")
 class PlayersOptimizer(keras.optimizers.Optimizer):
     """The student's, T2S's and the discriminator's optimizers as one.

@@ -6,6 +6,7 @@ Every error says what came, what was expected, and how to put it right.
 import keras
 import numpy as np
 
+from keras_ktan.feature_pair import FeaturePair
 from keras_ktan.losses import ADVERSARIAL_LOSSES, FEATURE_LOSSES
 
 
@@ -89,8 +90,6 @@ def check_adversarial_loss(value):
 
 def check_feature_pairs(feature_pairs):
     """`None`, a pair or a list of pairs."""
-    from keras_ktan.feature_pair import FeaturePair
-
     if feature_pairs is None or isinstance(feature_pairs, FeaturePair):
         return
     if (
@@ -142,6 +141,15 @@ def check_student_loss(student, metrics, weighted_metrics, loss_weights):
                 f"own loss and metrics are used. Expected no `{name}` here. Pass it to the "
                 "student's `compile`, or pass `loss` as well."
             )
+
+
+def check_trainable(student):
+    """Something to train."""
+    if not student.trainable_variables:
+        raise ValueError(
+            f"The student '{student.name}' has no trainable weights. Expected at least one. Set "
+            "`student.trainable = True` (or that of some of its layers) before `compile`."
+        )
 
 
 def check_terms(objectives, class_logits, search_error):

@@ -74,9 +74,9 @@ def test_maps_of_unlike_shape():
     teacher, student = models(teacher_filters=12)
     with pytest.raises(Exception, match="(?i)shape|incompatible"):
         kerass(teacher, student, features_distillation()).train_on_batch(*image_data(8))
-    assert ours(teacher, student).train_on_batch(*image_data(8), return_dict=True)[
-        "feature_loss"
-    ] > 0
+    assert (
+        ours(teacher, student).train_on_batch(*image_data(8), return_dict=True)["feature_loss"] > 0
+    )
 
 
 def test_layers_of_nested_models():
@@ -113,9 +113,7 @@ def test_sample_weights_and_regularisers():
     for name, make in (("ours", ours), ("keras", kerass)):
         for weights in (None, nothing):
             distiller = make(*models(regularizer=keras.regularizers.L2(1.0)))
-            logs = distiller.train_on_batch(
-                images, labels, sample_weight=weights, return_dict=True
-            )
+            logs = distiller.train_on_batch(images, labels, sample_weight=weights, return_dict=True)
             student_loss[name, weights is None] = logs["student_loss"]
             if name == "ours":
                 parts = logs["student_loss"] + logs["logits_loss"] + logs["feature_loss"]

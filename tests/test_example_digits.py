@@ -92,9 +92,7 @@ def test_the_ways_start_from_the_same_weights_and_batches(digits):
 def test_the_table_by_hand(digits):
     from four_ways import format_table
 
-    table = format_table(
-        {"labels only": [0.90, 0.92], "KTAN": [0.94, 0.95]}, teacher_accuracy=0.99
-    )
+    table = format_table({"labels only": [0.90, 0.92], "KTAN": [0.94, 0.95]}, teacher_accuracy=0.99)
     # Gains 4 and 3 points: mean 3.5, sd 0.7071, standard error 0.5; gap 99 - 91 = 8 points.
     assert "| teacher | 99.00% | | |" in table
     assert "| labels only | 91.00% ± 1.41 | | |" in table

@@ -121,11 +121,7 @@ class Oracle(keras.Model):
         penalty = 1e-2 * ops.sum(ops.square(self.student.get_layer("features").kernel))
         student = entropy(y, logits) + 0.7 * softened(logits) + 2.0 * match + 0.5 * fool + penalty
         # One optimizer at rate 1 moves all; each player's rate is a factor of its own term.
-        return (
-            RATES["student"] * student
-            + RATES["t2s"] * anchored
-            + RATES["discriminator"] * apart
-        )
+        return RATES["student"] * student + RATES["t2s"] * anchored + RATES["discriminator"] * apart
 
 
 def weights(players):

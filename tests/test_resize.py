@@ -124,7 +124,9 @@ def test_half_precision_stays_half_precision():
 @pytest.mark.parametrize("size", [(2, 3), (8, 9)])
 def test_the_gradient_is_the_transposed_matrices(size):
     features, weights = random_array(1, 5, 4, 2), random_array(1, *size, 2, seed=1)
-    (gradient,) = gradients(lambda values: ops.sum(resize_map(values, size) * weights), features)
+    (gradient,) = gradients(
+        lambda values: ops.sum(resize_map(values, size) * as_tensor(weights)), features
+    )
     rows = np.stack([reference_resize(unit, size[0]) for unit in np.eye(5)], axis=1)
     columns = np.stack([reference_resize(unit, size[1]) for unit in np.eye(4)], axis=1)
     expected = np.einsum("ph,qw,npqc->nhwc", rows, columns, weights)

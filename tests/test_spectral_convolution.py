@@ -153,7 +153,7 @@ def test_the_gradient_passes_through_the_normalisation(shape):
     layer = built(shape, filters=3, settled=True)
     weights = random_array(*layer.kernel.shape, seed=5)
     (gradient,) = variable_gradients(
-        lambda: ops.sum(weights * layer.normalized_kernel()), [layer.kernel]
+        lambda: ops.sum(as_tensor(weights) * layer.normalized_kernel()), [layer.kernel]
     )
     expected = numerical_gradient(
         lambda kernel: np.sum(weights * kernel) / largest_singular_value(kernel),

@@ -158,9 +158,9 @@ class TrainStep:
             (terms, loss), after = values.run(terms_and_loss)
             return self._scaled(values, optimizer.student, loss), (terms, loss, after)
 
-        toward, (terms, loss, after) = jax.grad(
-            student_loss, argnums=(0, 1, 2, 3), has_aux=True
-        )(y_pred, maps, regularisation, verdicts)
+        toward, (terms, loss, after) = jax.grad(student_loss, argnums=(0, 1, 2, 3), has_aux=True)(
+            y_pred, maps, regularisation, verdicts
+        )
         values.keep(after)
         toward_outputs, toward_maps, toward_regularisation, toward_verdicts = toward
         if pull_verdicts is not None:
@@ -168,9 +168,7 @@ class TrainStep:
             toward_maps = jax.tree_util.tree_map(
                 lambda one, other: one + other, toward_maps, through_discriminator
             )
-        (gradients["student"],) = pull_student(
-            (toward_outputs, toward_maps, toward_regularisation)
-        )
+        (gradients["student"],) = pull_student((toward_outputs, toward_maps, toward_regularisation))
 
         # All gradients were taken before any weight moves: the players move at once.
         for name, gradient in gradients.items():

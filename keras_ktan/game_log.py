@@ -1,0 +1,49 @@
+"""The game's own entries in the logs."""
+
+import keras
+
+NAMES = (
+    "student_loss",
+    "logits_loss",
+    "feature_loss",
+    "adversarial_loss",
+    "t2s_loss",
+    "discriminator_loss",
+    "discriminator_accuracy",
+)
+
+
+class GameLog:
+    """Running means of the terms that a compiled game computes, and of no others.
+
+    A tracker that nobody updates would show up as 0 in the history.
+
+    Args:
+        objectives: The compiled `Objectives`.
+    """
+
+    def __init__(self, objectives):
+        computed = {
+            "student_loss": objectives.active("student"),
+            "logits_loss": objectives.active("logits"),
+            "feature_loss": objectives.active("feature"),
+            "adversarial_loss": objectives.active("adversarial"),
+            "t2s_loss": objectives.uses_maps,
+            "discriminator_loss": objectives.uses_discriminator,
+            "discriminator_accuracy": objectives.uses_discriminator,
+        }
+        self.trackers = [keras.metrics.Mean(name=name) for name in NAMES if computed[name]]
+
+    def update(self, values, batch_size):
+        """Take in one batch.
+
+        Args:
+            values: Dict from names to unweighted means over the batch.
+            batch_size: Number of examples, the weight of this batch in the means.
+
+        Returns:
+            Dict from names to running means.
+        """
+        for tracker in self.trackers:
+            tracker.update_state(values[tracker.name], sample_weight=batch_size)
+        return {tracker.name: tracker.result() for tracker in self.trackers}

@@ -1,0 +1,65 @@
+"""What two models have to do with each other: their class logits and their paired maps."""
+
+from keras_ktan import validation
+from keras_ktan.class_logits import ClassLogits
+from keras_ktan.feature_map_search import last_feature_map
+from keras_ktan.feature_pair import ConnectedPair, FeaturePair
+from keras_ktan.model_trace import ModelTrace
+
+
+class Pairing:
+    """A teacher and a student, looked at once, and the layers built that join them.
+
+    Args:
+        teacher: A built `keras.Model`.
+        student: A built `keras.Model`.
+        feature_pairs: List of `FeaturePair`, or `None` for each model's last map.
+        logits_output: See `KTANDistiller`.
+        logits_activation: See `KTANDistiller`.
+
+    Raises:
+        ValueError: If a pair does not fit or the classes are unlike.
+    """
+
+    def __init__(self, teacher, student, feature_pairs, logits_output, logits_activation):
+        traces = [ModelTrace(model) for model in (teacher, student)]
+        for trace, role in zip(traces, ("teacher", "student"), strict=True):
+            validation.check_trace(trace, role)
+        self.class_logits = ClassLogits(*traces, logits_output, logits_activation)
+        # Only a term that needs maps makes a failed search an error; `compile` knows.
+        self.search_error = None
+        if feature_pairs is None:
+            try:
+                names = [
+                    last_feature_map(traces[0], "teacher"),
+                    last_feature_map(traces[1], "student"),
+                ]
+                feature_pairs = [FeaturePair(*names)]
+            except ValueError as error:
+                feature_pairs, self.search_error = [], str(error)
+        # Scores per position (a detector's) say nothing of a whole image.
+        classes = self.class_logits.classes if self.class_logits.per_image else None
+        self.pairs = [ConnectedPair(pair, *traces, classes) for pair in feature_pairs]
+
+    @property
+    def teacher_to_student_layers(self):
+        """The T2S layers, each once though pairs may share one."""
+        return _unique(pair.teacher_to_student for pair in self.pairs)
+
+    @property
+    def discriminators(self):
+        """The discriminators, each once though pairs may share one."""
+        return _unique(pair.discriminator for pair in self.pairs)
+
+    def describe(self):
+        """Lines for `summary()`."""
+        lines = [f"  pair {pair.describe()}" for pair in self.pairs]
+        if self.search_error:
+            lines.append(f"  no pair: {self.search_error}")
+        logits = self.class_logits
+        lines.append(f"  class logits: {f'{logits.classes} classes' if logits.found else 'none'}")
+        return lines
+
+
+def _unique(layers):
+    return list({id(layer): layer for layer in layers}.values())
