@@ -23,6 +23,9 @@ from keras_ktan.pictures import plot_training_curves
 
 TRAIN, VALIDATION = 1000, 297  # the other 500 are the test part
 BATCH_SIZE = 32
+EPOCHS = 40
+LEARNING_RATE = 3e-2
+TEACHER_FILTERS, STUDENT_FILTERS = (32, 64, 64), (8, 12)
 
 
 def load_data():
@@ -62,18 +65,18 @@ def make_classifier(filters, name):
     return keras.Model(inputs, keras.layers.Dense(10, name="logits")(hidden), name=name)
 
 
-def make_optimizer(epochs):
+def make_optimizer(epochs, rate=LEARNING_RATE):
     """Adam with cosine decay."""
     steps = epochs * -(-TRAIN // BATCH_SIZE)
-    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(4e-3, steps))
+    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
 
 
 def train_teacher(train, validation, epochs):
     """The teacher, trained on the labels."""
     keras.utils.set_random_seed(1234)
-    teacher = make_classifier((32, 64, 64), "teacher")
+    teacher = make_classifier(TEACHER_FILTERS, "teacher")
     teacher.compile(
-        optimizer=make_optimizer(epochs),
+        optimizer=make_optimizer(epochs, rate=4e-3),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -87,7 +90,10 @@ def main():
     )
     parser.add_argument("--seeds", type=int, default=3, help="runs of each way (default 3)")
     parser.add_argument(
-        "--epochs", type=int, default=40, help="epochs of the teacher and each student (default 40)"
+        "--epochs",
+        type=int,
+        default=EPOCHS,
+        help=f"epochs of the teacher and each student (default {EPOCHS})",
     )
     parser.add_argument(
         "--output",
@@ -106,7 +112,7 @@ def main():
     print(f"teacher: {accuracy(teacher, validation):.2%} on the validation part", flush=True)
 
     def make_student():
-        return make_classifier((8, 12), "student")
+        return make_classifier(STUDENT_FILTERS, "student")
 
     students, histories = {way: [] for way in FOUR_WAYS}, {way: [] for way in FOUR_WAYS}
     total, done = arguments.seeds * len(FOUR_WAYS), 0

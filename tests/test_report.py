@@ -169,6 +169,26 @@ def test_a_named_layer_may_return_several_tensors():
     assert size.uncounted_layers == ("both",) and size.macs == 6
 
 
+class Borrowing(layers.Layer):
+    """A layer of the user's own that uses the weights of one inside without calling it."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inside = layers.Dense(4, name="inside")
+
+    def build(self, shape):
+        self.inside.build(shape)
+
+    def call(self, inputs):
+        return keras.ops.matmul(inputs, self.inside.kernel)
+
+
+def test_weights_that_work_without_their_layer_being_called_are_named():
+    size = size_of(Borrowing(name="borrowing"), layers.Dense(2), shape=(3,))
+    assert size.macs == 8
+    assert len(size.uncounted_layers) == 1 and size.uncounted_layers[0].startswith("borrowing")
+
+
 def test_a_recurrent_layer_is_named():
     size = size_of(layers.LSTM(3, name="lstm"), layers.Dense(2), shape=(5, 4))
     assert len(size.uncounted_layers) == 1 and size.uncounted_layers[0].startswith("lstm")

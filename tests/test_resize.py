@@ -45,9 +45,9 @@ def test_matrices_by_hand(source, target, expected):
     np.testing.assert_allclose(to_numpy(averaging_matrix(source, target)), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("source", [1, 2, 3, 7, 16, 33])
+@pytest.mark.parametrize("source", [1, 3, 16, 33])
 def test_rows_sum_to_one_and_nothing_is_negative(source):
-    for target in (1, 2, 3, 5, 8, 16, 31, 33, 64):
+    for target in (1, 2, 5, 16, 31, 64):
         matrix = to_numpy(averaging_matrix(source, target))
         assert matrix.shape == (target, source)
         np.testing.assert_allclose(matrix.sum(axis=1), 1.0, atol=1e-5)
@@ -56,7 +56,7 @@ def test_rows_sum_to_one_and_nothing_is_negative(source):
 
 def test_random_sizes_against_an_independent_version():
     generator = np.random.default_rng(0)
-    for _ in range(40):
+    for _ in range(20):
         source, target = (int(size) for size in generator.integers(1, 40, 2))
         values = generator.normal(size=source)
         found = to_numpy(averaging_matrix(source, target)).astype("float64") @ values
