@@ -140,7 +140,7 @@ def cifar10_task(seed, data_dir):
         teacher = make_classifier(16, 2, 24, "teacher")
         optimizer = distill_cifar10.make_optimizer(epochs * per_epoch)
         teacher.compile(optimizer, loss=loss, metrics=["accuracy"])
-        teacher.fit(data, epochs=epochs, verbose=2)
+        teacher.fit(data, epochs=epochs, verbose=2, shuffle=False)
         return teacher
 
     return {
@@ -157,8 +157,8 @@ def cifar10_task(seed, data_dir):
 
 
 def obtain_teacher(folder, task):
-    """The teacher of a task's fold, trained once."""
-    path = folder / f"teacher_{task['fold']}.keras"
+    """The teacher of a task's fold, trained once; processes beside each other share it."""
+    path = folder.parent / f"teacher_{folder.name.split('-')[0]}_{task['fold']}.keras"
     if not path.exists():
         print(f"training the teacher of fold {task['fold']} ...", flush=True)
         task["make_teacher"]().save(path)
