@@ -26,6 +26,8 @@ class ActsAsStudent:
 
     def labels_loss(self, x, y, y_pred, sample_weight, training=True):
         """The loss against the labels alone (with a student's own loss: whatever that holds)."""
+        if y is None and not self.objectives.uses_labels:
+            return keras.ops.zeros(())  # data without labels, and no term that wants any
         if self.uses_own_loss:
             return super().compute_loss(x, y, y_pred, sample_weight, training=training)
         return self.student.compute_loss(x, y, y_pred, sample_weight, training=training)

@@ -85,7 +85,8 @@ def _remainder(student, path):
     layer = find_layer(student, layer_path, "student")
     try:
         # Cloning would make new weights; the very layers are wanted.
-        return keras.Model(layer.output, student.output, name="student_head")
+        outputs = student.outputs[0] if isinstance(student, keras.Sequential) else student.output
+        return keras.Model(layer.output, outputs, name="student_head")
     except (ValueError, AttributeError):
         # Keras says so when the outputs need more than this map, or when the layer
         # has several outputs of its own. The replay serves these students.

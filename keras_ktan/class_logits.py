@@ -7,6 +7,10 @@ _NORMALISED = {
     keras.activations.sigmoid: "sigmoid",
     keras.activations.log_softmax: "log_softmax",
     keras.activations.hard_sigmoid: "hard_sigmoid",
+    keras.ops.softmax: "softmax",
+    keras.ops.sigmoid: "sigmoid",
+    keras.ops.log_softmax: "log_softmax",
+    keras.ops.hard_sigmoid: "hard_sigmoid",
 }
 
 
@@ -45,6 +49,8 @@ class ClassLogits:
             for trace, role in ((teacher_trace, "teacher"), (student_trace, "student"))
         ]
         self.found = all(spec is not None for spec in specs)
+        # Found, and not probabilities already; `require_logits` says which model spoils it.
+        self.usable = False
         self.classes = specs[1].shape[-1] if self.found else None
         # Per-position scores (a detector's) give no condition for whole images.
         self.per_image = self.found and len(specs[1].shape) == 2
@@ -62,10 +68,16 @@ class ClassLogits:
                 "softmax over one class is always 1. Expected two or more classes, or "
                 "logits_activation='sigmoid'."
             )
+        if len(specs[0].shape) != len(specs[1].shape):
+            raise ValueError(
+                f"The teacher's class scores have shape {tuple(specs[0].shape)} and the student's "
+                f"{tuple(specs[1].shape)}. Expected the same rank. Name outputs that mean the same."
+            )
         self._normalised = {
             role: normalising_activation(trace, logits_output)
             for trace, role in ((teacher_trace, "teacher"), (student_trace, "student"))
         }
+        self.usable = all(name is None for name in self._normalised.values())
 
     def select(self, outputs):
         """The class logits among a model's outputs."""
@@ -114,6 +126,12 @@ def _logits_spec(trace, logits_output, role):
         if keras.tree.is_nested(outputs) or len(outputs.shape) != 2:
             return None
         return outputs
+    if not keras.tree.is_nested(outputs):
+        raise ValueError(
+            f"Received logits_output={logits_output!r}, but the {role} '{trace.model.name}' has a "
+            "single output. Expected None. Correct `logits_output`; leave it out for a model with "
+            "one output."
+        )
     try:
         return outputs[logits_output]
     except (KeyError, IndexError, TypeError):
@@ -126,13 +144,6 @@ def _logits_spec(trace, logits_output, role):
         ) from None
 
 
-_CROSSENTROPIES = (
-    "categorical_crossentropy",
-    "sparse_categorical_crossentropy",
-    "binary_crossentropy",
-)
-
-
 def require_loss_on_logits(loss):
     """Refuse a cross-entropy that takes the logits for probabilities.
 
@@ -142,14 +153,22 @@ def require_loss_on_logits(loss):
     Raises:
         ValueError: If it is a Keras cross-entropy with `from_logits=False`.
     """
-    if isinstance(loss, str):
-        name, from_logits = loss, False
-    elif isinstance(loss, keras.losses.Loss):
-        name, from_logits = loss.name, loss.get_config().get("from_logits", True)
-    else:
+    if not isinstance(loss, str) and not callable(loss):
         return
-    if name in _CROSSENTROPIES and not from_logits:
-        kind = "".join(part.capitalize() for part in name.split("_"))
+    try:
+        loss = keras.losses.get(loss)
+    except ValueError:
+        return  # an unknown name; Keras's own `compile` says so
+    if isinstance(loss, keras.losses.Loss):
+        name, from_logits = type(loss).__name__, loss.get_config().get("from_logits", True)
+    else:
+        name = getattr(loss, "__name__", "")
+        is_kerass = getattr(keras.losses, name, None) is loss
+        from_logits = not (is_kerass and name.endswith("crossentropy"))
+    if not from_logits:
+        kind = name
+        if "_" in name:
+            kind = "".join(part.capitalize() for part in name.split("_"))
         raise ValueError(
             f"Received loss={name!r}, which takes the student's outputs for probabilities, but "
             "they are logits. Expected `from_logits=True`. Write "

@@ -74,12 +74,12 @@ class FeatureDiscriminator(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         for name, value in {"filters": filters, "depth": depth, "kernel_size": kernel_size}.items():
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(
                     f"Received {name}={value!r} for the discriminator. Expected a whole number "
                     f"of 1 or more. Try `FeatureDiscriminator({name}=3)`."
                 )
-        if not noise_stddev >= 0:
+        if not isinstance(noise_stddev, (int, float)) or not 0 <= noise_stddev < float("inf"):
             raise ValueError(
                 f"Received noise_stddev={noise_stddev!r} for the discriminator. Expected 0 or "
                 "more. Use 0 to switch the noise off."
@@ -88,6 +88,11 @@ class FeatureDiscriminator(keras.layers.Layer):
             raise ValueError(
                 f"Received conditional={conditional!r} for the discriminator. Expected True, "
                 "False or 'auto'. Leave it out to let the models decide."
+            )
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(
+                f"Received seed={seed!r} for the discriminator. Expected a whole number of 0 or "
+                "more. Leave it out to get 0."
             )
         self.filters = filters
         self.depth = depth
@@ -112,7 +117,7 @@ class FeatureDiscriminator(keras.layers.Layer):
             layer.build(shape)
             shape = (*shape[:-1], self.filters)
         self.verdict.build(shape)
-        if condition_shape is not None:
+        if condition_shape is not None and self.conditional is not False:
             self.projection.build(tuple(condition_shape))
 
     def call(self, features, condition=None, step=None, side=0):
@@ -141,7 +146,7 @@ class FeatureDiscriminator(keras.layers.Layer):
         for layer in self.hidden:
             hidden = ops.leaky_relu(layer(hidden), negative_slope=0.2)
         verdicts = self.verdict(hidden)[..., 0]
-        if condition is None:
+        if condition is None or self.conditional is False:
             return verdicts
         direction = self.projection(ops.cast(condition, hidden.dtype))
         positions = (1,) * (len(features.shape) - 2)

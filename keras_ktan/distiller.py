@@ -196,6 +196,11 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
             "adversarial": adversarial_loss_weight,
         }
         validation.check_weights(weights)
+        if optimizer is None:
+            raise ValueError(
+                "Received optimizer=None. Expected the student's optimizer. Write "
+                "`optimizer='adam'`, for example."
+            )
         validation.check_feature_loss(feature_loss)
         validation.check_adversarial_loss(adversarial_loss)
         if loss is None:
@@ -210,6 +215,7 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
             feature_loss,
             adversarial_loss,
         )
+        objectives.check_anchors()
         validation.check_terms(objectives, pairing.class_logits, pairing.search_error)
         validation.check_trainable(self.student)
         if objectives.active("logits"):

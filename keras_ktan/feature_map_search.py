@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_ktan.feature_tap import select_output
+
 _POOLING = (
     keras.layers.GlobalAveragePooling1D,
     keras.layers.GlobalAveragePooling2D,
@@ -26,6 +28,14 @@ _TRANSPARENT = (
 
 def _is_map(spec):
     return hasattr(spec, "shape") and 3 <= len(spec.shape) <= 4
+
+
+def _last_of_shape(calls, shape):
+    """The layer whose output was cast on its way, under mixed precision."""
+    alike = [
+        call for call in calls if _is_map(call.output_specs) and call.output_specs.shape == shape
+    ]
+    return alike[-1] if alike else None
 
 
 def last_feature_map(trace, role):
@@ -56,7 +66,9 @@ def last_feature_map(trace, role):
             and not pooling.path.startswith(f"{call.path}/")
             for call in trace.calls[last + 1 :]
         )
-        source = trace.producer(pooling.input_ids[0])
+        source = trace.producer(pooling.input_ids[0]) or _last_of_shape(
+            trace.calls[:last], pooling.input_specs[0].shape
+        )
         if nothing_after and source is not None and len(trace.calls_of(source.path)) == 1:
             return source.path
     candidates = [
@@ -72,12 +84,29 @@ def last_feature_map(trace, role):
     )
 
 
-def activation_behind(trace, path):
+# Layers of Keras whose `activation` is the last thing they do.
+_ENDING_IN_THEIR_ACTIVATION = (
+    keras.layers.Activation,
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
+
+
+def activation_behind(trace, path, key=None):
     """The activation that a layer's output comes out of.
 
     Args:
         trace: A `ModelTrace`.
         path: Path of a layer, without `:key`.
+        key: Name or position of the output, for a layer that returns several.
 
     Returns:
         A function of a tensor, or `None` for none (or none that a layer shows).
@@ -86,13 +115,24 @@ def activation_behind(trace, path):
     call = calls[-1] if calls else None
     while call is not None:
         if isinstance(call.layer, (keras.Model, *_TRANSPARENT)):
-            ids = call.output_ids if isinstance(call.layer, keras.Model) else call.input_ids
+            ids = call.input_ids
+            if isinstance(call.layer, keras.Model):
+                ids = call.output_ids
+                if key is not None:
+                    flat = keras.tree.flatten(call.output_specs)
+                    wanted = select_output(call.output_specs, key, path)
+                    ids = [i for i, spec in zip(ids, flat, strict=True) if spec is wanted]
+                    key = None
             source = trace.producer(ids[0]) if ids else None
             call = source if source is not call else None
             continue
         if isinstance(call.layer, (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)):
             # These hold no weights; a copy acts as the layer does.
             return type(call.layer).from_config(call.layer.get_config())
-        activation = getattr(call.layer, "activation", None)
+        if not isinstance(call.layer, _ENDING_IN_THEIR_ACTIVATION):
+            return None
+        activation = call.layer.activation
+        if isinstance(activation, keras.layers.Layer):
+            return None  # it may hold weights, which are the student's
         return activation if activation is not keras.activations.linear else None
     return None

@@ -1,5 +1,7 @@
 """FeaturePair: a teacher's map, a student's map, and what joins them."""
 
+import numbers
+
 from keras_ktan.discriminator import FeatureDiscriminator
 from keras_ktan.feature_map_search import activation_behind
 from keras_ktan.feature_tap import find_layer, select_output, split_path
@@ -52,7 +54,11 @@ class FeaturePair:
                     f"Received {name}={value!r} in a FeaturePair. Expected the path of a layer as "
                     "a string, such as 'stage3_out' or 'backbone/stage3_out'."
                 )
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0:
+        if (
+            isinstance(weight, bool)
+            or not isinstance(weight, numbers.Real)
+            or not 0 < weight < float("inf")
+        ):
             raise ValueError(
                 f"Received weight={weight!r} in a FeaturePair. Expected a number above 0. To do "
                 "without a pair, leave it out of `feature_pairs`."
@@ -129,7 +135,7 @@ class ConnectedPair:
         self.teacher_to_student.connect(
             self.teacher_shape,
             self.student_shape,
-            activation_behind(student_trace, split_path(pair.student_layer_name)[0]),
+            activation_behind(student_trace, *split_path(pair.student_layer_name)),
         )
         self.anchor = self.teacher_to_student.attach_anchor(
             student_trace.model, pair.student_layer_name, self.teacher_shape[-1], classes
@@ -148,7 +154,25 @@ class ConnectedPair:
                 self.student_shape, (None, classes) if self.conditional else None
             )
             self.discriminator.built = True
-        elif self.discriminator.hidden[0].kernel.shape[-2] != self.student_shape[-1]:
+        else:
+            self._check_shared_discriminator(classes)
+
+    def _check_shared_discriminator(self, classes):
+        kernel = self.discriminator.hidden[0].kernel
+        if len(kernel.shape) != len(self.student_shape):
+            raise ValueError(
+                f"One FeatureDiscriminator was given to student maps of rank "
+                f"{len(self.student_shape)} and {len(kernel.shape)}. Expected the same rank. Give "
+                "each pair a discriminator of its own."
+            )
+        projection = self.discriminator.projection
+        known = projection.kernel.shape[0] if projection.built else None
+        if self.conditional and known != classes:
+            raise ValueError(
+                f"Received a FeatureDiscriminator that was built for {known or 'no'} classes with "
+                f"models of {classes} classes. Expected the same classes. Give the pair a new one."
+            )
+        if kernel.shape[-2] != self.student_shape[-1]:
             raise ValueError(
                 f"One FeatureDiscriminator was given to student maps of {self.student_shape[-1]} "
                 f"and {self.discriminator.hidden[0].kernel.shape[-2]} channels. Expected the same "

@@ -114,7 +114,7 @@ def symbolic_input(model):
     def open_batch(shape, dtype, name=None):
         return keras.KerasTensor((None, *shape[1:]), dtype=dtype, name=name)
 
-    if isinstance(model, keras.Sequential) and model.inputs:
+    if isinstance(model, keras.Sequential) and getattr(model, "inputs", None):
         # A Sequential model that nobody called has no `input`.
         return open_batch(model.inputs[0].shape, model.inputs[0].dtype)
     if getattr(model, "inputs", None):

@@ -55,7 +55,21 @@ class Objectives:
 
     def active(self, term):
         """Whether a term is computed at all: its weight is not the number 0."""
-        return not (isinstance(self._weights[term], (int, float)) and self._weights[term] == 0)
+        weight = self._weights[term]
+        is_schedule = isinstance(weight, keras.optimizers.schedules.LearningRateSchedule)
+        return is_schedule or weight != 0
+
+    def check_anchors(self):
+        """An anchor must have something to judge by."""
+        for pair in self.pairs:
+            if pair.anchor.name == "student_head" and not (
+                self.uses_labels or self._class_logits.usable
+            ):
+                raise ValueError(
+                    "Received anchor='student_head' with student_loss_weight=0 for models without "
+                    "class logits. Expected labels or logits to judge R by. Use "
+                    "anchor='reconstruction'."
+                )
 
     def watch_teacher(self, inputs):
         """The one teacher forward pass of a step.
@@ -200,7 +214,7 @@ class Objectives:
         return ops.mean(feature_matching_loss(self._feature_loss, target, student_map))
 
     def _imitation(self, teacher_outputs, outputs):
-        if not self._class_logits.found:
+        if not self._class_logits.usable:
             return 0.0
         select = self._class_logits.select
         return self._imitation_of_logits(select(teacher_outputs), select(outputs))
@@ -214,7 +228,7 @@ class Objectives:
 
     def _class_labels_loss(self, labels_loss):
         # Labels for several outputs say nothing that a class head alone could be judged by.
-        single = self._class_logits.found and self._class_logits.logits_output is None
+        single = self._class_logits.usable and self._class_logits.logits_output is None
         return labels_loss if single and self.uses_labels else None
 
     def _class_probabilities(self, teacher_outputs):

@@ -25,6 +25,7 @@ class Pairing:
         traces = [ModelTrace(model) for model in (teacher, student)]
         for trace, role in zip(traces, ("teacher", "student"), strict=True):
             validation.check_trace(trace, role)
+        validation.check_inputs(*traces)
         self.class_logits = ClassLogits(*traces, logits_output, logits_activation)
         # Only a term that needs maps makes a failed search an error; `compile` knows.
         self.search_error = None
@@ -38,7 +39,8 @@ class Pairing:
             except ValueError as error:
                 feature_pairs, self.search_error = [], str(error)
         # Scores per position (a detector's) say nothing of a whole image.
-        classes = self.class_logits.classes if self.class_logits.per_image else None
+        logits = self.class_logits
+        classes = logits.classes if logits.usable and logits.per_image else None
         self.pairs = [ConnectedPair(pair, *traces, classes) for pair in feature_pairs]
 
     @property
@@ -57,7 +59,8 @@ class Pairing:
         if self.search_error:
             lines.append(f"  no pair: {self.search_error}")
         logits = self.class_logits
-        lines.append(f"  class logits: {f'{logits.classes} classes' if logits.found else 'none'}")
+        found = f"{logits.classes} classes" if logits.usable else "none"
+        lines.append(f"  class logits: {found}")
         return lines
 
 

@@ -106,12 +106,17 @@ def _measure(model):
             uncounted.append(call.path)
         elif macs is not None:
             macs = None if math.isnan(count) else macs + int(count)
+    called = {id(call.layer) for call in trace.calls}
+    for path, layer in trace.layers.items():
+        # Weights that are used without their layer being called: fused kernels, for example.
+        if id(layer) not in called and layer.weights and not isinstance(layer, _WITHOUT_PRODUCTS):
+            uncounted.append(path)
     return ModelSize(
         name=model.name,
         parameters=model.count_params(),
         macs=macs,
         weight_bytes=sum(int(np.prod(w.shape)) * _bytes_per_value(w.dtype) for w in model.weights),
-        uncounted_layers=tuple(uncounted),
+        uncounted_layers=tuple(dict.fromkeys(uncounted)),
     )
 
 
@@ -146,6 +151,8 @@ def _positions(shape):
 
 def _macs(call):
     layer = call.layer
+    if not hasattr(call.output_specs, "shape"):
+        return None
     taken, made = call.input_specs[0].shape, call.output_specs.shape
     channels_last = keras.config.image_data_format() == "channels_last"
     inner = slice(1, -1) if channels_last else slice(2, None)
@@ -171,12 +178,15 @@ def _macs(call):
         # Each entry of the kernel meets every position that its axes do not name.
         terms, _ = layer.equation.split("->")
         axes, kernel_axes = terms.split(",")
+        named = axes.replace("...", "")
+        # The axes that the dots stand for come first or, in "ab...", last.
+        dots = ["."] * (len(taken) - len(named))
+        axes = list(axes.partition("...")[0]) + dots + list(axes.partition("...")[2])
         free = [
             size
-            for axis, size in zip(axes.replace("...", "")[::-1], taken[::-1], strict=False)
+            for axis, size in list(zip(axes, taken, strict=True))[1:]  # without the batch
             if axis not in kernel_axes
         ]
-        free = free[:-1] if len(axes.replace("...", "")) == len(taken) else free
         return math.prod(layer.kernel.shape) * _positions(free)
     return None
 

@@ -1,4 +1,4 @@
-"""A convolution that can stretch no input by more than a factor of one."""
+"""A convolution whose kernel, as a matrix, has largest singular value 1."""
 
 import keras
 from keras import ops

@@ -2,8 +2,10 @@
 
 import keras
 
+from keras_ktan.model_trace import ModelTrace
 
-def export_student(student, filepath, output_names=None, **kwargs):
+
+def export_student(student, filepath, output_names=None, format="tf_saved_model", **kwargs):
     """Write a student as a SavedModel whose inputs and outputs have names.
 
     `student.export` names what it cannot know `keras_tensor_25` and `output_0`. Here the inputs
@@ -15,10 +17,12 @@ def export_student(student, filepath, output_names=None, **kwargs):
         student: A built `keras.Model`.
         filepath: Directory to write to.
         output_names: Optional list of names for the outputs, in order.
-        **kwargs: Passed on to `student.export` (`format`, `verbose`).
+        format: As in `keras.Model.export`.
+        **kwargs: `verbose`, and for other formats or backends whatever `student.export` takes.
 
     Raises:
-        ValueError: If `output_names` has not one name for each output.
+        ValueError: If `output_names` has not one name for each output, or if an argument is
+            given that this format does not take.
 
     Example:
 
@@ -30,20 +34,22 @@ def export_student(student, filepath, output_names=None, **kwargs):
     export_student(student, "/tmp/student", output_names=["logits"], verbose=False)
     ```
     """
-    from keras_ktan.model_trace import ModelTrace
-
-    if (
-        keras.backend.backend() != "tensorflow"
-        or kwargs.get("format", "tf_saved_model") != "tf_saved_model"
-    ):
-        student.export(filepath, **kwargs)
-        return
     trace = ModelTrace(student)
     names = output_names or _names(trace)
-    if len(names) != len(trace.output_ids):
+    if len(set(names)) != len(trace.output_ids) or len(set(names)) != len(names):
         raise ValueError(
             f"Received output_names={names} for a student with {len(trace.output_ids)} outputs. "
             "Expected one name for each. Correct `output_names`."
+        )
+
+    if keras.backend.backend() != "tensorflow" or format != "tf_saved_model":
+        student.export(filepath, format=format, **kwargs)
+        return
+    verbose = kwargs.pop("verbose", True)
+    if kwargs:
+        raise ValueError(
+            f"Received {sorted(kwargs)} for a SavedModel. Expected `output_names` and `verbose` "
+            "only. Leave the rest out, or use `student.export`."
         )
 
     def serve(*inputs):
@@ -61,12 +67,12 @@ def export_student(student, filepath, output_names=None, **kwargs):
         )
     ]
     archive.add_endpoint("serve", serve, input_signature=specs)
-    archive.write_out(filepath, verbose=kwargs.get("verbose", True))
+    archive.write_out(filepath, verbose=verbose)
 
 
 def _input_names(student, trace):
     if isinstance(trace.inputs, dict):
-        return list(trace.inputs)
+        return _keys(trace.inputs)
     if getattr(student, "inputs", None):
         return [tensor.name for tensor in student.inputs]
     return [f"input_{index}" for index in range(len(keras.tree.flatten(trace.inputs)))]
@@ -74,10 +80,15 @@ def _input_names(student, trace):
 
 def _names(trace):
     if isinstance(trace.outputs, dict):
-        return list(trace.outputs)
+        return _keys(trace.outputs)
     makers = [trace.producer(tensor_id) for tensor_id in trace.output_ids]
     names = [
         maker.layer.name if maker is not None else f"output_{index}"
         for index, maker in enumerate(makers)
     ]
     return names if len(set(names)) == len(names) else [f"output_{i}" for i in range(len(names))]
+
+
+def _keys(structure):
+    # In the order in which `keras.tree` flattens, which is not that of the dict.
+    return [str(path[-1]) for path, _ in keras.tree.flatten_with_path(structure)]

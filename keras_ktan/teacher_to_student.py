@@ -59,6 +59,14 @@ class TeacherToStudent(keras.layers.Layer):
                 f"Received anchor={anchor!r} for TeacherToStudent. Expected one of {ANCHORS}. "
                 "Leave it out to get the best one that the models allow."
             )
+        if activation != "auto":
+            try:
+                keras.activations.get(activation)
+            except (ValueError, TypeError) as error:
+                raise ValueError(
+                    f"Received activation={activation!r} for TeacherToStudent. Expected 'auto', "
+                    "None, or a Keras activation. Leave it out to get the student's."
+                ) from error
         self.anchor = anchor
         self.activation = activation
         self.anchor_layer = None

@@ -60,6 +60,21 @@ def check_trace(trace, role):
         )
 
 
+def check_inputs(teacher_trace, student_trace):
+    """One batch goes into both models."""
+    taken = [keras.tree.flatten(trace.inputs) for trace in (teacher_trace, student_trace)]
+    shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in taken]
+    if len(shapes[0]) != len(shapes[1]) or any(
+        len(one) != len(other)
+        or any(a != b for a, b in zip(one, other, strict=True) if None not in (a, b))
+        for one, other in zip(*shapes, strict=True)
+    ):
+        raise ValueError(
+            f"The teacher takes inputs of shapes {shapes[0]} and the student {shapes[1]}. Expected "
+            "the same, because one batch goes into both. Put the resizing inside a model."
+        )
+
+
 def check_temperature(temperature):
     """A number above 0."""
     if not _is_number(temperature) or not 0 < temperature < float("inf"):

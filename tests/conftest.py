@@ -12,7 +12,7 @@ import pytest
 @pytest.fixture(autouse=True)
 def fresh_keras():
     """Names and policies of one test do not reach the next."""
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")

@@ -17,7 +17,13 @@ from models import (
     snapshot,
 )
 
-from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller, TeacherToStudent
+from keras_ktan import (
+    FeatureDiscriminator,
+    FeaturePair,
+    KTANDistiller,
+    TeacherToStudent,
+    export_student,
+)
 
 
 def make_distiller(dtype=None, pairs=None, **compile_arguments):
@@ -338,9 +344,27 @@ def test_learning_rate_callbacks_move_the_students_optimizer():
 def test_distillation_without_labels():
     distiller = make_distiller(student_loss_weight=0.0, metrics=None)
     images, _ = image_data(16)
-    history = distiller.fit(images, batch_size=8, epochs=3, verbose=0).history
+    history = distiller.fit(images, batch_size=16, epochs=30, verbose=0).history
     assert "student_loss" not in history
     assert history["logits_loss"][-1] < history["logits_loss"][0]
+
+
+def test_models_of_probabilities_learn_from_maps_alone():
+    def probabilities(filters, name):
+        base = image_model(filters, name)
+        return keras.Model(base.inputs, keras.layers.Softmax()(base.output), name=name)
+
+    distiller = KTANDistiller(probabilities(12, "teacher"), probabilities(4, "student"))
+    distiller.compile(
+        "adam", loss="sparse_categorical_crossentropy", logits_loss_weight=0, metrics=["accuracy"]
+    )
+    lines = []
+    distiller.summary(print_fn=lines.append)
+    shown = "\n".join(lines)
+    # Neither the anchor nor the discriminator may take probabilities for logits.
+    assert "anchor reconstruction" in shown and "discriminator unconditional" in shown
+    logs = train(distiller, steps=1)
+    assert logs["feature_loss"] > 0 and "logits_loss" not in logs
 
 
 _RELOAD = """
@@ -386,3 +410,25 @@ def test_the_exported_student_runs_where_keras_ktan_is_not(tmp_path):
     np.testing.assert_allclose(
         np.load(tmp_path / "outputs.npy"), np.concatenate([expected[:1], expected]), atol=1e-5
     )
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="a SavedModel is TensorFlow's format"
+)
+def test_exported_outputs_keep_their_names_whatever_their_order(tmp_path):
+    import tensorflow as tf
+
+    inputs = {"right": keras.Input((3,), name="right"), "left": keras.Input((2,), name="left")}
+    outputs = {
+        "y": keras.layers.Dense(2)(inputs["left"]),
+        "x": keras.layers.Dense(4)(inputs["right"]),
+    }
+    student = keras.Model(inputs, outputs)
+    export_student(student, tmp_path / "student", verbose=False)
+    batch = {"right": np.ones((5, 3), "float32"), "left": np.ones((5, 2), "float32")}
+    serve = tf.saved_model.load(str(tmp_path / "student")).signatures["serving_default"]
+    served = serve(**{name: tf.constant(value) for name, value in batch.items()})
+    expected = student.predict(batch, verbose=0)
+    assert set(served) == {"x", "y"}
+    for name, value in expected.items():
+        np.testing.assert_allclose(served[name], value, rtol=1e-5)
