@@ -67,6 +67,8 @@ BASELINES = {
     "labels + softened logits": game(),
 }
 ADVERSARIES = {
+    "feature + adversary 0.1, noise 2": game(feature=1.0, adversary=0.1, noise=2.0),
+    "feature + adversary 0.02, noise 2": game(feature=1.0, adversary=0.02, noise=2.0),
     "adversary 0.1, noise 0.3": game(adversary=0.1),
     "falling feature + adversary 0.1, noise 0.3": game(feature=falling(1.0), adversary=0.1),
     "falling feature + falling adversary 0.02, noise 1": game(
@@ -109,7 +111,7 @@ def digits_task(seed):
         "validation": validation,
         "batch_size": distill_digits.BATCH_SIZE,
         "epochs": epochs,
-        "steps_per_epoch": -(-distill_digits.TRAIN // distill_digits.BATCH_SIZE),
+        "steps_per_epoch": distill_digits.STEPS_PER_EPOCH,
         "make_optimizer": lambda: distill_digits.make_optimizer(epochs),
         "make_student": lambda: distill_digits.make_classifier(
             distill_digits.STUDENT_FILTERS, "student"
@@ -193,6 +195,7 @@ def run(name, seed, task, teacher):
         task["train"](),
         task["validation"],
         task["epochs"],
+        task["steps_per_epoch"],
         task["make_optimizer"],
         feature_pairs=pair,
         batch_size=task["batch_size"],

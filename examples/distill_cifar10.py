@@ -208,6 +208,7 @@ def run_students(arguments, log, teacher, make_student, make_data, validation_da
             make_data(seed),
             validation_data,
             arguments.epochs,
+            steps // arguments.epochs,
             lambda: make_optimizer(steps),
             feature_pairs=FeaturePair("features", "features"),
             temperature=arguments.temperature,

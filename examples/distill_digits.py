@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import pathlib
+import platform
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -18,11 +19,13 @@ import numpy as np
 from four_ways import FOUR_WAYS, accuracy, check_saved_model, format_table, train_student
 from sklearn.datasets import load_digits
 
+import keras_ktan
 from keras_ktan import FeaturePair, compression_report
 from keras_ktan.pictures import plot_training_curves
 
 TRAIN, VALIDATION = 1000, 297  # the other 500 are the test part
 BATCH_SIZE = 32
+STEPS_PER_EPOCH = -(-TRAIN // BATCH_SIZE)
 EPOCHS = 40
 LEARNING_RATE = 3e-2
 TEACHER_FILTERS, STUDENT_FILTERS = (32, 64, 64), (6, 8)
@@ -67,8 +70,8 @@ def make_classifier(filters, name):
 
 def make_optimizer(epochs, rate=LEARNING_RATE):
     """Adam with cosine decay."""
-    steps = epochs * -(-TRAIN // BATCH_SIZE)
-    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
+    decay = keras.optimizers.schedules.CosineDecay(rate, epochs * STEPS_PER_EPOCH)
+    return keras.optimizers.Adam(decay)
 
 
 def train_teacher(train, validation, epochs):
@@ -126,6 +129,7 @@ def main():
                 train,
                 validation,
                 arguments.epochs,
+                STEPS_PER_EPOCH,
                 lambda: make_optimizer(arguments.epochs),
                 feature_pairs=FeaturePair("features", "features"),
                 batch_size=BATCH_SIZE,
@@ -148,6 +152,8 @@ def main():
     (arguments.output / "results.json").write_text(
         json.dumps(
             {
+                "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+                "versions": {module.__name__: module.__version__ for module in (keras, keras_ktan)},
                 "epochs": arguments.epochs,
                 "seeds": list(range(arguments.seeds)),
                 "teacher_accuracy": teacher_accuracy,

@@ -27,6 +27,7 @@ def plot_training_curves(histories, filepath, metric="val_accuracy", title=None,
     figure_class = _figure_class()
     figure = figure_class(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
+    middles, is_rising = [], True
     for method, runs in histories.items():
         for run in runs:
             if metric not in run:
@@ -38,12 +39,22 @@ def plot_training_curves(histories, filepath, metric="val_accuracy", title=None,
         values = np.array([run[metric][:length] for run in runs])
         mean, deviation = values.mean(axis=0), values.std(axis=0)
         epochs = np.arange(1, length + 1)
-        (line,) = axes.plot(epochs, mean, label=f"{method} ({len(runs)} runs)")
+        marker = "o" if length == 1 else None  # a line through one point shows nothing
+        (line,) = axes.plot(epochs, mean, marker=marker, label=f"{method} ({len(runs)} runs)")
+        middles.append(mean[length // 2])
+        is_rising = is_rising and mean[-1] >= mean[0]
         axes.fill_between(
             epochs, mean - deviation, mean + deviation, color=line.get_color(), alpha=0.15
         )
     if baseline is not None:
         axes.axhline(baseline[1], color="0.4", linestyle="--", label=baseline[0])
+    # The second half of a training is where methods differ; the first epochs would hide it.
+    lowest, highest = axes.get_ylim()
+    if is_rising:
+        lowest = min(middles) - 0.1 * (highest - min(middles))
+    else:
+        highest = max(middles) + 0.1 * (max(middles) - lowest)
+    axes.set_ylim(lowest, highest)
     axes.set(xlabel="epoch", ylabel=metric, title=title)
     axes.legend()
     axes.grid(alpha=0.3)

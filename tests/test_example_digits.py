@@ -74,6 +74,7 @@ def test_the_ways_start_from_the_same_weights_and_batches(digits):
             train,
             tuple(part[:32] for part in validation),
             1,
+            4,
             lambda: rate,
             batch_size=16,
         )
