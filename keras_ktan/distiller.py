@@ -140,7 +140,7 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
         student_loss_weight=1.0,
         logits_loss_weight=None,
         feature_loss_weight=1.0,
-        adversarial_loss_weight=0.1,
+        adversarial_loss_weight=0.02,
         feature_loss="cosine",
         adversarial_loss="bce",
         run_eagerly=False,
@@ -178,7 +178,8 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
             jit_compile: As in `keras.Model.compile`.
             auto_scale_loss: As in `keras.Model.compile`, for each player's optimizer.
 
-        Defaults: our choice; see `benchmarks/results/`.
+        Defaults: our choice. An adversarial weight of 0.1 did worse than 0.02 in
+        `benchmarks/results/choose_game_digits.md`.
 
         Raises:
             ValueError: If an argument is out of its range, or a term is asked for that these

@@ -70,6 +70,13 @@ class TrainStep:
         # baked into the program as constants.
         return super().non_trainable_variables + self.teacher.variables
 
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+        if not self.uses_own_loss and self.student.compiled:
+            # The student's own metrics make their variables when they first see data. Inside a
+            # compiled step that is too late: what they count there would be lost.
+            self.student._symbolic_build(iterator=iterator, data_batch=data_batch)
+
     def train_step(self, state, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         objectives, optimizer = self.objectives, self.optimizer

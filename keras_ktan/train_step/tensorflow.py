@@ -3,20 +3,43 @@
 import keras
 import tensorflow as tf
 
+from keras_ktan.acts_as_student import batch_size
+
 
 class TrainStep:
-    """`train_step` and `predict_step` of a `KTANDistiller` on TensorFlow."""
+    """`train_step`, `test_step` and `predict_step` of a `KTANDistiller` on TensorFlow."""
+
+    def compile(self, *args, **kwargs):
+        if tf.distribute.get_strategy() is not self.distribute_strategy:
+            # The optimizers' state would be one for all replicas, and each would move it.
+            raise ValueError(
+                "Received a call of `compile` outside of the `tf.distribute.Strategy` that the "
+                "distiller was made in. Expected both in one scope, because every replica keeps "
+                "the optimizers' state. Write both inside `with strategy.scope():`."
+            )
+        super().compile(*args, **kwargs)
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+        if not self.uses_own_loss and self.student.compiled:
+            # The student's own metrics make their variables when they first see data. Inside a
+            # compiled step that is too late: replicas cannot make any there.
+            self.student._symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def labels_loss(self, *args, **kwargs):
+        # Keras divides a loss by the number of replicas; here it counts in full until it is
+        # differentiated, and in the logs.
+        return super().labels_loss(*args, **kwargs) * _replicas()
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         objectives = self.objectives
         optimizer = self.optimizer
         step = optimizer.iterations
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        replicas = _replicas()
 
-        # Keras divides a loss by the number of replicas; here it counts in full until the end.
         def labels_loss(outputs):
-            return self.labels_loss(x, y, outputs, sample_weight) * replicas
+            return self.labels_loss(x, y, outputs, sample_weight)
 
         def anchor_labels_loss(outputs):
             return self.anchor_labels_loss(x, y, outputs, sample_weight) * replicas
@@ -39,7 +62,9 @@ class TrainStep:
             verdicts = []
             with discriminator_tape:
                 if objectives.uses_discriminator:
-                    verdicts = objectives.judge(teacher_view[0], targets, maps, step)
+                    verdicts = objectives.judge(
+                        teacher_view[0], targets, maps, _number_of_the_draw(step, replicas)
+                    )
                     others["discriminator_loss"] = objectives.discriminator_loss(verdicts)
                     others["discriminator_accuracy"] = objectives.discriminator_accuracy(verdicts)
                     discriminator_objective = _scaled(
@@ -71,10 +96,46 @@ class TrainStep:
         objectives.advance_power_iterations()
 
         logs = {f"{name}_loss": value for name, value in terms.items()} | others
+        if replicas > 1:
+            # A last batch of few examples leaves a replica with none. A mean over nothing is not
+            # a number, and would stay in the logs although it has no weight in them.
+            empty = batch_size(x) == 0
+            logs, loss = tf.nest.map_structure(
+                lambda value: tf.where(empty, tf.zeros_like(value), value), (logs, loss)
+            )
         return self.log_step(x, y, y_pred, sample_weight, loss, logs)
+
+    def test_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y_pred = self.student(x, training=False)
+        # Keras's own step multiplies this by the number of replicas, with the regularisers.
+        loss = self.compute_loss(x, y, y_pred, sample_weight, training=False)
+        return self.log_evaluation(x, y, y_pred, sample_weight, loss)
+
+    def get_metrics_result(self):
+        results = super().get_metrics_result()
+        if self.distribute_strategy.num_replicas_in_sync == 1 or tf.inside_function():
+            return results
+        # Keras reports these numbers, which are right over all replicas, only where a step's
+        # logs have the same names; else the mean of the replicas' own numbers, whatever their
+        # shares of the data. The logs of an evaluation lack the terms that nobody updated.
+        idle = {tracker.name for tracker in self.game_trackers if not tracker.count.numpy()}
+        return {name: value for name, value in results.items() if name not in idle}
 
     def predict_step(self, data):
         return self.student.predict_step(data)
+
+
+def _replicas():
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def _number_of_the_draw(step, replicas):
+    """What the noise follows from: each replica of each step draws its own."""
+    if replicas == 1:
+        return step
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    return keras.ops.cast(step, "int32") * replicas + replica
 
 
 def _scaled(optimizer, loss, replicas):
