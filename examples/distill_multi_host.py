@@ -18,8 +18,9 @@ which must be the same everywhere.
 The teacher is trained by every process for itself, on one device, and then all take over the
 weights that process 0 found. To let the others wait instead would save nothing, and a network
 loses patience. To trust that all found the same would be wrong: machines of unlike kinds round
-differently, and DataParallel takes for granted that the processes bring equal weights. Nor is a
-disk needed that all can read. A teacher of your own, loaded from a file, goes the same way.
+differently, and JAX refuses to spread weights over the devices on which the processes disagree.
+Nor is a disk needed that all can read. A teacher of your own, loaded from a file, goes the same
+way.
 
 Keras asks two things of such a run. The devices must divide each batch, therefore the images that
 do not fill a last one are left out (others in each epoch). And `predict` does not work across

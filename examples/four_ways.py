@@ -202,11 +202,13 @@ def check_saved_model(path, student, inputs):
     """
     given, returned = path.parent / "reload_inputs.npy", path.parent / "reload_outputs.npy"
     np.save(given, inputs)
-    subprocess.run(
+    reload = subprocess.run(
         [sys.executable, "-c", _RELOAD, str(path), str(given), str(returned)],
-        check=True,
-        stderr=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
     )
+    if reload.returncode:
+        raise RuntimeError(f"The SavedModel did not load in a fresh process:\n{reload.stderr}")
     expected = student.predict(inputs, verbose=0)
     difference = float(np.max(np.abs(np.load(returned) - expected)))
     given.unlink()

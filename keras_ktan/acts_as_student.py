@@ -1,5 +1,7 @@
 """Outside `fit` a distiller is its student."""
 
+import inspect
+
 import keras
 
 from keras_ktan.student_export import export_student
@@ -22,7 +24,9 @@ class ActsAsStudent:
 
     def regularisation(self):
         """The student's regularisers and `add_loss` terms, where its loss lacks them."""
-        return list(self.student.losses) if self.uses_own_loss else []
+        # The student's own loss holds them, unless that loss is switched off.
+        own_loss_holds_them = not self.uses_own_loss and self.objectives.uses_labels
+        return [] if own_loss_holds_them else list(self.student.losses)
 
     def labels_loss(self, x, y, y_pred, sample_weight, training=True):
         """The loss against the labels alone (with a student's own loss: whatever that holds)."""
@@ -30,12 +34,12 @@ class ActsAsStudent:
             return keras.ops.zeros(())  # data without labels, and no term that wants any
         if self.uses_own_loss:
             return super().compute_loss(x, y, y_pred, sample_weight, training=training)
-        return self.student.compute_loss(x, y, y_pred, sample_weight, training=training)
+        return own_loss(self.student, x, y, y_pred, sample_weight, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """What the student's own `evaluate` reports as its loss."""
         loss = self.labels_loss(x, y, y_pred, sample_weight, training=training)
-        for extra in self.regularisation():
+        for extra in self.student.losses if self.uses_own_loss else []:
             loss = loss + keras.ops.cast(keras.ops.sum(extra), loss.dtype)
         return loss
 
@@ -66,9 +70,22 @@ class ActsAsStudent:
         self._loss_metric().update_state(loss, sample_weight=batch_size(x))
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
-    def export(self, filepath, **kwargs):
+    def export(self, filepath, format="tf_saved_model", **kwargs):
         """Export the student alone; see `export_student`."""
-        export_student(self.student, filepath, **kwargs)
+        export_student(self.student, filepath, format=format, **kwargs)
+
+
+def has_own_compute_loss(model):
+    """Whether a model computes its loss in a way of its own."""
+    return type(model).compute_loss is not keras.Model.compute_loss
+
+
+def own_loss(model, x, y, y_pred, sample_weight, training):
+    """A model's own `compute_loss`; like Keras, also one written before it took `training`."""
+    parameters = inspect.signature(model.compute_loss).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    more = {"training": training} if "training" in parameters or takes_all else {}
+    return model.compute_loss(x, y, y_pred, sample_weight, **more)
 
 
 def batch_size(inputs):

@@ -35,68 +35,76 @@ class ClassLogits:
         student_trace: `ModelTrace` of the student.
         logits_output: Key or position of the output that holds them; `None`: the single
             output of rank 2, if that is what both models have.
-        activation: `"softmax"` or `"sigmoid"`.
+        activation: `"softmax"`, `"sigmoid"`, or `None` for models without class logits.
 
     Raises:
-        ValueError: If `logits_output` names no output, or the classes differ.
+        ValueError: If `logits_output` names no output.
     """
 
     def __init__(self, teacher_trace, student_trace, logits_output, activation):
         self.logits_output = logits_output
         self.activation = activation
+        self.problem = None
+        traces = {"teacher": teacher_trace, "student": student_trace}
         specs = [
-            _logits_spec(trace, logits_output, role)
-            for trace, role in ((teacher_trace, "teacher"), (student_trace, "student"))
+            None if activation is None else _logits_spec(trace, logits_output, role)
+            for role, trace in traces.items()
         ]
         self.found = all(spec is not None for spec in specs)
-        # Found, and not probabilities already; `require_logits` says which model spoils it.
-        self.usable = False
         self.classes = specs[1].shape[-1] if self.found else None
         # Per-position scores (a detector's) give no condition for whole images.
         self.per_image = self.found and len(specs[1].shape) == 2
-        if not self.found:
-            return
-        if specs[0].shape[-1] != specs[1].shape[-1]:
-            raise ValueError(
-                f"The teacher scores {specs[0].shape[-1]} classes and the student "
-                f"{specs[1].shape[-1]}. Expected the same classes in the same order. Give the "
-                "student as many outputs as the teacher has."
+        if self.found:
+            # Only a term that needs logits makes a problem an error; `require_logits` does.
+            self.problem = self._find_problem(*specs) or self._find_activation(traces)
+        # Found, and logits indeed.
+        self.usable = self.found and self.problem is None
+
+    def _find_problem(self, teacher, student):
+        if len(teacher.shape) != len(student.shape):
+            return (
+                f"The teacher's class scores have shape {tuple(teacher.shape)} and the student's "
+                f"{tuple(student.shape)}. Expected the same rank. Name outputs that mean the same."
             )
-        if activation == "softmax" and self.classes == 1:
-            raise ValueError(
+        if teacher.shape[-1] != student.shape[-1]:
+            return (
+                f"The teacher scores {teacher.shape[-1]} classes and the student "
+                f"{student.shape[-1]}. Expected the same classes in the same order. Give the "
+                "student as many outputs as the teacher has, or set `logits_loss_weight=0`."
+            )
+        if self.activation == "softmax" and self.classes == 1:
+            return (
                 "Received models with a single class score and logits_activation='softmax'. A "
                 "softmax over one class is always 1. Expected two or more classes, or "
-                "logits_activation='sigmoid'."
+                "logits_activation='sigmoid' for a yes or no, or None for no class at all."
             )
-        if len(specs[0].shape) != len(specs[1].shape):
-            raise ValueError(
-                f"The teacher's class scores have shape {tuple(specs[0].shape)} and the student's "
-                f"{tuple(specs[1].shape)}. Expected the same rank. Name outputs that mean the same."
-            )
-        self._normalised = {
-            role: normalising_activation(trace, logits_output)
-            for trace, role in ((teacher_trace, "teacher"), (student_trace, "student"))
-        }
-        self.usable = all(name is None for name in self._normalised.values())
+        return None
+
+    def _find_activation(self, traces):
+        for role, trace in traces.items():
+            name = normalising_activation(trace, self.logits_output)
+            if name is not None:
+                return (
+                    f"The {role}'s class scores come out of a {name}. Expected raw logits, "
+                    "because a softened probability is computed from logits. Remove the "
+                    f"activation of the {role}'s last layer (and compile with "
+                    "`from_logits=True`), or set `logits_loss_weight=0`."
+                )
+        return None
 
     def select(self, outputs):
         """The class logits among a model's outputs."""
         return select_logits(outputs, self.logits_output)
 
     def require_logits(self):
-        """Refuse outputs that are probabilities already.
+        """Refuse what is no pair of class logits.
 
         Raises:
-            ValueError: If a model's class scores come out of a softmax or a sigmoid.
+            ValueError: If the classes differ, or if a model's class scores come out of a
+                softmax or a sigmoid.
         """
-        for role, name in self._normalised.items():
-            if name is not None:
-                raise ValueError(
-                    f"The {role}'s class scores come out of a {name}. Expected raw logits, "
-                    "because a softened probability is computed from logits. Remove the "
-                    f"activation of the {role}'s last layer (and compile with "
-                    "`from_logits=True`), or set `logits_loss_weight=0`."
-                )
+        if self.problem:
+            raise ValueError(self.problem)
 
 
 def normalising_activation(trace, logits_output):
@@ -173,4 +181,37 @@ def require_loss_on_logits(loss):
             f"Received loss={name!r}, which takes the student's outputs for probabilities, but "
             "they are logits. Expected `from_logits=True`. Write "
             f"`loss=keras.losses.{kind}(from_logits=True)`."
+        )
+
+
+_REGRESSION = (
+    keras.losses.MeanSquaredError,
+    keras.losses.MeanAbsoluteError,
+    keras.losses.MeanAbsolutePercentageError,
+    keras.losses.MeanSquaredLogarithmicError,
+    keras.losses.Huber,
+    keras.losses.LogCosh,
+    keras.losses.CosineSimilarity,
+)
+_REGRESSION_NAMES = ("mse", "mae", "mape", "msle", "huber", "log_cosh", "logcosh")
+
+
+def refuse_regression(loss):
+    """Refuse to take a regressor's outputs for class logits.
+
+    Args:
+        loss: The `loss` argument of `compile`.
+
+    Raises:
+        ValueError: If it is a loss of regression.
+    """
+    name = loss if isinstance(loss, str) else getattr(loss, "name", type(loss).__name__)
+    is_name = isinstance(loss, str) and (
+        loss in _REGRESSION_NAMES or loss.lower().startswith("mean")
+    )
+    if is_name or isinstance(loss, _REGRESSION):
+        raise ValueError(
+            f"Received loss={name!r}, a loss of regression, for outputs that would be taken for "
+            "class logits. Expected a loss of classification. For models without classes write "
+            "`KTANDistiller(..., logits_activation=None)`."
         )

@@ -99,7 +99,7 @@ class FeatureDiscriminator(keras.layers.Layer):
         self.depth = depth
         self.kernel_size = kernel_size
         self.noise_stddev = noise_stddev
-        self.conditional = conditional
+        self.conditional = conditional if conditional == "auto" else bool(conditional)
         self.seed = seed
         self.hidden = [
             SpectralConvolution(

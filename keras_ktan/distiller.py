@@ -6,8 +6,13 @@ import types
 import keras
 
 from keras_ktan import validation
-from keras_ktan.acts_as_student import ActsAsStudent, batch_size
-from keras_ktan.class_logits import require_loss_on_logits
+from keras_ktan.acts_as_student import (
+    ActsAsStudent,
+    batch_size,
+    has_own_compute_loss,
+    own_loss,
+)
+from keras_ktan.class_logits import refuse_regression, require_loss_on_logits
 from keras_ktan.feature_pair import FeaturePair
 from keras_ktan.game_log import GameLog
 from keras_ktan.model_trace import supports_jit
@@ -43,7 +48,7 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
         logits_output: Key or position of the output that holds the class logits.
             `None`: the single output, if there is one and its rank is 2.
         logits_activation: `"softmax"` for one class of many, `"sigmoid"` for classes that
-            are independent of each other.
+            are independent of each other, `None` for models without class logits (regression).
         name: Optional name.
 
     Raises:
@@ -98,7 +103,8 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
         super().__init__(name=name, **kwargs)
         validation.check_models(teacher, student)
         validation.check_temperature(temperature)
-        validation.check_choice("logits_activation", logits_activation, ("softmax", "sigmoid"))
+        if logits_activation is not None:
+            validation.check_choice("logits_activation", logits_activation, ("softmax", "sigmoid"))
         validation.check_feature_pairs(feature_pairs)
         self.student = student
         self.temperature = float(temperature)
@@ -168,7 +174,7 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
             weighted_metrics: As in `keras.Model.compile`.
             student_loss_weight: Weight of the loss against the labels.
             logits_loss_weight: Weight of the softened probabilities. `None`: 1 where the
-                models have class logits and `loss` is given, else 0.
+                models have class scores and `loss` is given, else 0.
             feature_loss_weight: Weight of the feature target.
             adversarial_loss_weight: Weight of fooling the discriminator.
             feature_loss: `"cosine"`, `"mse"`, `"normalized_mse"` or `"pooled_cosine"`.
@@ -221,6 +227,8 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
         validation.check_trainable(self.student)
         if objectives.active("logits"):
             require_loss_on_logits(loss)
+        if objectives.uses_teacher and pairing.class_logits.usable:
+            refuse_regression(loss)
 
         scale = auto_scale_loss and self.student.dtype_policy.name == "mixed_float16"
         players = PlayersOptimizer(
@@ -249,7 +257,7 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
             auto_scale_loss=False,  # each player's optimizer scales its own
         )
         self.objectives = objectives
-        self._untracked.log = GameLog(objectives)
+        self._untracked.log = GameLog(objectives, pairing.student_loss_names)
         self._untracked.anchor_labels = self._make_anchor_labels(loss, loss_weights)
         self._untracked.compile_arguments = {
             **arguments,
@@ -260,7 +268,11 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
 
     def _make_anchor_labels(self, loss, loss_weights):
         if loss is None:
-            return self.student
+            if has_own_compute_loss(self.student):
+                return None
+            # The student's compiled loss, without the trackers that its logs show.
+            loss = self.student.loss
+            loss_weights = self.student.get_compile_config().get("loss_weights")
         labels = _AnchorLabels()
         if hasattr(self.student, "output_names"):
             labels.output_names = self.student.output_names
@@ -294,9 +306,12 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
 
     def anchor_labels_loss(self, x, y, y_pred, sample_weight):
         """The same loss for the anchors' outputs, which no log shows."""
-        return self._untracked.anchor_labels.compute_loss(
-            x, y, y_pred, sample_weight, training=False
-        )
+        labels = self._untracked.anchor_labels
+        if labels is not None:
+            return labels.compute_loss(x, y, y_pred, sample_weight, training=False)
+        if self._untracked.pairing.class_logits.usable:
+            return 0.0  # a loss of its own may keep metrics; the teacher's logits are enough
+        return own_loss(self.student, x, y, y_pred, sample_weight, training=False)
 
     def log_step(self, x, y, y_pred, sample_weight, loss, terms):
         """Update the trackers and return the logs of a training step.

@@ -23,6 +23,8 @@ class FeaturePair:
         discriminator: A `FeatureDiscriminator`; `None`: one is made. Pairs may share one
             if their maps have the same number of channels.
 
+    Layers that are given keep what they learned: make new ones for each distiller.
+
     Raises:
         ValueError: If an argument is of the wrong kind.
 

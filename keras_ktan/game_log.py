@@ -20,9 +20,11 @@ class GameLog:
 
     Args:
         objectives: The compiled `Objectives`.
+        taken: Names in the logs that are the student's own: Keras calls the loss of an output
+            `"logits"` `logits_loss`. The game's entry is then called `ktan_logits_loss`.
     """
 
-    def __init__(self, objectives):
+    def __init__(self, objectives, taken=()):
         computed = {
             "student_loss": objectives.active("student"),
             "logits_loss": objectives.active("logits"),
@@ -32,7 +34,12 @@ class GameLog:
             "discriminator_loss": objectives.uses_discriminator,
             "discriminator_accuracy": objectives.uses_discriminator,
         }
-        self.trackers = [keras.metrics.Mean(name=name) for name in NAMES if computed[name]]
+        self._trackers = {
+            name: keras.metrics.Mean(name=f"ktan_{name}" if name in taken else name)
+            for name in NAMES
+            if computed[name]
+        }
+        self.trackers = list(self._trackers.values())
 
     def update(self, values, batch_size):
         """Take in one batch.
@@ -44,6 +51,6 @@ class GameLog:
         Returns:
             Dict from names to running means.
         """
-        for tracker in self.trackers:
-            tracker.update_state(values[tracker.name], sample_weight=batch_size)
+        for name, tracker in self._trackers.items():
+            tracker.update_state(values[name], sample_weight=batch_size)
         return {tracker.name: tracker.result() for tracker in self.trackers}

@@ -27,6 +27,11 @@ class Pairing:
             validation.check_trace(trace, role)
         validation.check_inputs(*traces)
         self.class_logits = ClassLogits(*traces, logits_output, logits_activation)
+        outputs = traces[1].outputs
+        names = list(outputs) if isinstance(outputs, dict) else []
+        names = names or list(getattr(student, "output_names", ()))
+        # What Keras calls the losses of several outputs in the logs.
+        self.student_loss_names = [f"{name}_loss" for name in names] if len(names) > 1 else []
         # Only a term that needs maps makes a failed search an error; `compile` knows.
         self.search_error = None
         if feature_pairs is None:

@@ -43,6 +43,12 @@ def export_student(student, filepath, output_names=None, format="tf_saved_model"
         )
 
     if keras.backend.backend() != "tensorflow" or format != "tf_saved_model":
+        if output_names is not None:
+            raise ValueError(
+                f"Received output_names={output_names} for the format '{format}' on the backend "
+                f"'{keras.backend.backend()}'. Expected none: only a SavedModel on TensorFlow gets "
+                "names. Leave `output_names` out."
+            )
         student.export(filepath, format=format, **kwargs)
         return
     verbose = kwargs.pop("verbose", True)

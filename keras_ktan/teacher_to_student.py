@@ -1,5 +1,7 @@
 """T2S: renders a teacher's feature map in the student's shape."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -130,11 +132,15 @@ class TeacherToStudent(keras.layers.Layer):
             Tensor `(batch, *size, student_channels)`.
         """
         rendered = ops.cast(teacher_map, self.compute_dtype)
-        # Mixing channels and averaging positions commute. Averaging first is cheaper
-        # where it leaves fewer positions; mixing first where channels get fewer.
-        if size is not None:
+        # Mixing channels and averaging positions commute: the work is done where the map is
+        # smaller. Going up first would blow up a map of many channels.
+        grows = size is not None and _positions(size) > _positions(rendered.shape[1:-1])
+        if size is not None and not grows:
             rendered = resize_map(rendered, size)
-        return self.settled_activation(self.mix(rendered))
+        rendered = self.mix(rendered)
+        if grows:
+            rendered = resize_map(rendered, size)
+        return self.settled_activation(rendered)
 
     def attach_anchor(self, student, student_path, teacher_channels, classes):
         """Settle the anchor, once the models are known.
@@ -189,3 +195,8 @@ class TeacherToStudent(keras.layers.Layer):
         if activation != "auto":
             activation = keras.activations.serialize(keras.activations.get(activation))
         return {**super().get_config(), "anchor": self.anchor, "activation": activation}
+
+
+def _positions(size):
+    """Number of positions, or 0 where an axis is known at run time only."""
+    return math.prod(size) if all(isinstance(length, int) for length in size) else 0

@@ -9,6 +9,8 @@ import numpy as np
 from keras_ktan.feature_pair import FeaturePair
 from keras_ktan.losses import ADVERSARIAL_LOSSES, FEATURE_LOSSES
 
+_KERAS_TRAIN_STEP = keras.Model.train_step
+
 
 def check_models(teacher, student):
     """Two built models without a shared weight, and a teacher whose weights are numbers."""
@@ -62,6 +64,15 @@ def check_trace(trace, role):
 
 def check_inputs(teacher_trace, student_trace):
     """One batch goes into both models."""
+    structures = [trace.inputs for trace in (teacher_trace, student_trace)]
+    if all(isinstance(inputs, dict) for inputs in structures) and set(structures[0]) != set(
+        structures[1]
+    ):
+        raise ValueError(
+            f"The teacher takes inputs named {sorted(structures[0])} and the student "
+            f"{sorted(structures[1])}. Expected the same, because one batch goes into both. Rename "
+            "the inputs of one."
+        )
     taken = [keras.tree.flatten(trace.inputs) for trace in (teacher_trace, student_trace)]
     shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in taken]
     if len(shapes[0]) != len(shapes[1]) or any(
@@ -139,6 +150,12 @@ def check_weights(weights):
 def check_student_loss(student, metrics, weighted_metrics, loss_weights):
     """`loss=None`: the student has a loss and metrics of its own."""
     has_own = type(student).compute_loss is not keras.Model.compute_loss
+    if not has_own and type(student).train_step is not _KERAS_TRAIN_STEP:
+        raise ValueError(
+            f"Received loss=None, and the student '{student.name}' trains by a `train_step` of its "
+            "own, which a distiller cannot run. Expected a student with `compute_loss`. Move its "
+            "loss there, or pass `loss=...`."
+        )
     if not student.compiled and not has_own:
         raise ValueError(
             f"Received loss=None, and the student '{student.name}' is not compiled and has no "

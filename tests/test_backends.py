@@ -164,3 +164,16 @@ def test_no_teacher_weight_is_a_constant_of_the_compiled_program():
     program = jax.jit(distiller.train_step).lower(state, (images, labels)).as_text()
     # 665,000 teacher weights written out would be millions of characters.
     assert len(program) < 500_000
+
+
+def test_the_metrics_of_a_student_with_a_loss_of_its_own_count_from_the_first_step():
+    # Such a student makes its metrics' variables when it first sees data.
+    images, labels = image_data(16)
+    student = image_model(3, "student", batch_norm=False)
+    student.compile(loss=loss_from_logits(), metrics=["accuracy"])
+    distiller = KTANDistiller(image_model(6, "teacher", batch_norm=False), student)
+    distiller.compile(keras.optimizers.SGD(0.0), loss=None)
+    logs = distiller.fit(images, labels, batch_size=8, verbose=0).history
+    expected = student.evaluate(images, labels, batch_size=8, return_dict=True, verbose=0)
+    assert expected["accuracy"] > 0
+    np.testing.assert_allclose(logs["accuracy"], [expected["accuracy"]], rtol=1e-6)

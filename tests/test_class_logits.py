@@ -164,9 +164,9 @@ def test_scores_of_an_image_and_of_its_positions_cannot_meet():
     per_position = keras.Model(inputs, {"scores": scores})
     per_image = keras.Model(inputs, {"scores": layers.GlobalAveragePooling1D()(scores)})
     with pytest.raises(ValueError, match="Expected"):
-        logits_of(per_image, per_position, "scores")
+        logits_of(per_image, per_position, "scores").require_logits()
     with pytest.raises(ValueError, match="Expected"):
-        logits_of(per_position, per_image, "scores")
+        logits_of(per_position, per_image, "scores").require_logits()
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_the_model_without_the_output_is_named():
 
 def test_unlike_classes_are_refused():
     with pytest.raises(ValueError) as error:
-        logits_of(with_output(classes=5), with_output(classes=3))
+        logits_of(with_output(classes=5), with_output(classes=3)).require_logits()
     assert_three_parts(
         error.value, "The teacher scores 5 classes and the student 3", "Expected the same", "Give"
     )
@@ -207,7 +207,7 @@ def test_unlike_classes_are_refused():
 
 def test_a_softmax_over_one_class_is_refused_and_a_sigmoid_is_not():
     with pytest.raises(ValueError) as error:
-        logits_of(with_output(classes=1), with_output(classes=1))
+        logits_of(with_output(classes=1), with_output(classes=1)).require_logits()
     assert_three_parts(error.value, "single class score", "Expected two or more", "'sigmoid'")
     assert logits_of(with_output(classes=1), with_output(classes=1), None, "sigmoid").classes == 1
 

@@ -248,7 +248,12 @@ def test_sequences_and_vectors(rank):
 
     teacher, student = model(16, 12, "teacher"), model(5, 4, "student")
     distiller = KTANDistiller(teacher, student, FeaturePair("features", "features"))
-    distiller.compile(optimizer=keras.optimizers.Adam(1e-2), loss=loss_from_logits())
+    distiller.compile(
+        optimizer=keras.optimizers.Adam(1e-2),
+        t2s_optimizer=keras.optimizers.SGD(0.0),  # a target that stands still
+        loss=loss_from_logits(),
+        feature_loss_weight=5.0,
+    )
     generator = np.random.default_rng(0)
     inputs = generator.normal(size=(16, 12, 3)).astype("float32")
     labels = generator.integers(0, CLASSES, 16)
@@ -432,3 +437,73 @@ def test_exported_outputs_keep_their_names_whatever_their_order(tmp_path):
     assert set(served) == {"x", "y"}
     for name, value in expected.items():
         np.testing.assert_allclose(served[name], value, rtol=1e-5)
+
+
+def two_outputs(filters, name, seed):
+    base = image_model(filters, name, batch_norm=False, seed=seed)
+    size = keras.layers.Dense(1, name="size")(base.get_layer("pool").output)
+    return keras.Model(base.inputs, {"logits": base.output, "size": size}, name=name)
+
+
+@pytest.mark.parametrize("own_loss", [True, False])
+def test_the_anchor_does_not_reach_the_logs_of_several_outputs(own_loss):
+    """Nothing moves at rate 0, so the logs of training must be those of evaluation."""
+    student = two_outputs(4, "student", 2)
+    losses = {"logits": loss_from_logits(), "size": "mse"}
+    distiller = KTANDistiller(two_outputs(12, "teacher", 1), student, logits_output="logits")
+    still = keras.optimizers.SGD(0.0)
+    student.compile(keras.optimizers.SGD(0.0), loss=losses)
+    distiller.compile(still, loss=losses if own_loss else None, logits_loss_weight=1.0)
+    images, labels = image_data(12)
+    targets = {"logits": labels, "size": np.ones((12, 1), "float32")}
+    alone = student.evaluate(images, targets, verbose=0, return_dict=True)
+    through = distiller.evaluate(images, targets, verbose=0, return_dict=True)
+    assert through.keys() == alone.keys()
+    history = distiller.fit(images, targets, batch_size=12, verbose=0).history
+    for name, value in alone.items():
+        np.testing.assert_allclose(through[name], value, rtol=1e-5, err_msg=name)
+        if name != "loss":
+            np.testing.assert_allclose(history[name][0], value, rtol=1e-5, err_msg=name)
+    np.testing.assert_allclose(history["student_loss"][0], alone["loss"], rtol=1e-5)
+    assert history["ktan_logits_loss"][0] > 0
+
+
+class OldFashioned(keras.Model):
+    """A loss of its own, written before Keras passed `training`."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+        return keras.ops.mean(keras.ops.square(y_pred - keras.ops.one_hot(y, CLASSES)))
+
+
+def test_a_loss_of_its_own_that_takes_no_training_argument():
+    base = image_model(4, "student")
+    student = OldFashioned(base.inputs, base.output)
+    distiller = KTANDistiller(image_model(12, "teacher"), student)
+    distiller.compile(keras.optimizers.SGD(0.0), loss=None, adversarial_loss_weight=0.0)
+    images, labels = image_data(16)
+    logs = distiller.train_on_batch(images, labels, return_dict=True)
+    expected = np.mean(np.square(student(images, training=True) - np.eye(CLASSES)[labels]))
+    np.testing.assert_allclose(logs["student_loss"], expected, rtol=1e-4)
+
+
+def test_feature_transfer_between_models_of_unlike_classes():
+    base = image_model(12, "teacher")
+    logits = keras.layers.Dense(9)(base.get_layer("pool").output)
+    distiller = KTANDistiller(keras.Model(base.inputs, logits), image_model(4, "student"))
+    with pytest.raises(ValueError, match="scores 9 classes and the student 5"):
+        distiller.compile(loss=loss_from_logits())
+    distiller.compile(loss=loss_from_logits(), logits_loss_weight=0.0)
+    logs = train(distiller, steps=1)
+    assert "logits_loss" not in logs and logs["feature_loss"] > 0
+
+
+def test_a_regressor_is_not_taken_for_a_classifier():
+    teacher, student = image_model(12, "teacher"), image_model(4, "student")
+    with pytest.raises(ValueError, match="logits_activation=None"):
+        KTANDistiller(teacher, student).compile(loss="mse")
+    distiller = KTANDistiller(teacher, student, logits_activation=None)
+    distiller.compile(keras.optimizers.SGD(0.0), loss="mse")
+    images, _ = image_data(16)
+    targets = np.ones((16, CLASSES), "float32")
+    logs = distiller.train_on_batch(images, targets, return_dict=True)
+    assert "logits_loss" not in logs and logs["feature_loss"] > 0

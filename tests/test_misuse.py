@@ -179,7 +179,7 @@ MISUSES = {
         ("(None, 8, 8, 3)", "Expected", ""),
     ),
     "unlike classes": (
-        lambda: distiller(student_model=classifier(classes=7)),
+        lambda: compiled(distiller(student_model=classifier(classes=7))),
         ("teacher scores 5 classes and the student 7", "Expected the same", "Give the student"),
     ),
     "a student without trainable weights": (
@@ -228,7 +228,7 @@ MISUSES = {
         ("0", "Expected", "leave it out"),
     ),
     "a softmax over one class": (
-        lambda: distiller(classifier(1, name="teacher"), classifier(1)),
+        lambda: compiled(distiller(classifier(1, name="teacher"), classifier(1))),
         ("single class score", "Expected two or more classes", "logits_activation='sigmoid'"),
     ),
     "a teacher that ends in a softmax": (
