@@ -92,11 +92,15 @@ class TrainStep:
 
         def run_student():
             y_pred, maps = objectives.run_student(x)
-            # Read now: an anchor may run the student's layers again and overwrite them.
-            return y_pred, maps, self.regularisation()
+            # Read now: an anchor may run the student's layers again and overwrite them. The loss
+            # against the labels, too: a student's own may hold regularisers of its weights.
+            labels = {}
+            if objectives.uses_labels:
+                labels["student"] = self.labels_loss(x, y, y_pred, sample_weight)
+            return y_pred, maps, self.regularisation(), labels
 
         student_variables = self.student_variables
-        (y_pred, maps, regularisation), pull_student, after = jax.vjp(
+        (y_pred, maps, regularisation, labels), pull_student, after = jax.vjp(
             lambda weights: values.run(run_student, variables=student_variables, values=weights),
             values.get(student_variables),
             has_aux=True,
@@ -152,30 +156,29 @@ class TrainStep:
             )(verdicts)
             gradients["discriminator"], _ = pull_verdicts(toward)
 
-        def student_loss(y_pred, maps, regularisation, verdicts):
+        def student_loss(y_pred, maps, regularisation, labels, verdicts):
             def terms_and_loss():
-                terms = {}
-                if objectives.uses_labels:
-                    terms["student"] = self.labels_loss(x, y, y_pred, sample_weight)
-                terms.update(
-                    objectives.distillation_terms(teacher_view[0], y_pred, targets, maps, verdicts)
+                terms = labels | objectives.distillation_terms(
+                    teacher_view[0], y_pred, targets, maps, verdicts
                 )
                 return terms, objectives.total(terms, regularisation, step)
 
             (terms, loss), after = values.run(terms_and_loss)
             return self._scaled(values, optimizer.student, loss), (terms, loss, after)
 
-        toward, (terms, loss, after) = jax.grad(student_loss, argnums=(0, 1, 2, 3), has_aux=True)(
-            y_pred, maps, regularisation, verdicts
-        )
+        toward, (terms, loss, after) = jax.grad(
+            student_loss, argnums=(0, 1, 2, 3, 4), has_aux=True
+        )(y_pred, maps, regularisation, labels, verdicts)
         values.keep(after)
-        toward_outputs, toward_maps, toward_regularisation, toward_verdicts = toward
+        toward_outputs, toward_maps, toward_regularisation, toward_labels, toward_verdicts = toward
         if pull_verdicts is not None:
             _, through_discriminator = pull_verdicts(toward_verdicts)
             toward_maps = jax.tree_util.tree_map(
                 lambda one, other: one + other, toward_maps, through_discriminator
             )
-        (gradients["student"],) = pull_student((toward_outputs, toward_maps, toward_regularisation))
+        (gradients["student"],) = pull_student(
+            (toward_outputs, toward_maps, toward_regularisation, toward_labels)
+        )
 
         # All gradients were taken before any weight moves: the players move at once.
         for name, gradient in gradients.items():
