@@ -6,10 +6,9 @@ Every error says what came, what was expected, and how to put it right.
 import keras
 import numpy as np
 
+from keras_ktan.acts_as_student import has_own_compute_loss
 from keras_ktan.feature_pair import FeaturePair
 from keras_ktan.losses import ADVERSARIAL_LOSSES, FEATURE_LOSSES
-
-_KERAS_TRAIN_STEP = keras.Model.train_step
 
 
 def check_models(teacher, student):
@@ -149,8 +148,8 @@ def check_weights(weights):
 
 def check_student_loss(student, metrics, weighted_metrics, loss_weights):
     """`loss=None`: the student has a loss and metrics of its own."""
-    has_own = type(student).compute_loss is not keras.Model.compute_loss
-    if not has_own and type(student).train_step is not _KERAS_TRAIN_STEP:
+    has_own = has_own_compute_loss(student)
+    if not has_own and type(student).train_step is not keras.Model.train_step:
         raise ValueError(
             f"Received loss=None, and the student '{student.name}' trains by a `train_step` of its "
             "own, which a distiller cannot run. Expected a student with `compute_loss`. Move its "
