@@ -5,6 +5,7 @@ from keras_ktan.distiller import KTANDistiller
 from keras_ktan.feature_pair import FeaturePair
 from keras_ktan.report import compression_report
 from keras_ktan.student_export import export_student
+from keras_ktan.teacher_cache import TeacherCache
 from keras_ktan.teacher_to_student import TeacherToStudent
 
 __version__ = "0.1.0"
@@ -13,6 +14,7 @@ __all__ = [
     "FeatureDiscriminator",
     "FeaturePair",
     "KTANDistiller",
+    "TeacherCache",
     "TeacherToStudent",
     "compression_report",
     "export_student",

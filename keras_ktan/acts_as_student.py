@@ -4,6 +4,7 @@ import inspect
 
 import keras
 
+from keras_ktan.cached_batch import plain_inputs
 from keras_ktan.student_export import export_student
 
 
@@ -15,7 +16,7 @@ class ActsAsStudent:
     """
 
     def call(self, inputs, training=None):
-        return self.student(inputs, training=training)
+        return self.student(plain_inputs(inputs), training=training)
 
     @property
     def losses(self):
@@ -38,6 +39,7 @@ class ActsAsStudent:
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """What the student's own `evaluate` reports as its loss."""
+        x = plain_inputs(x)
         loss = self.labels_loss(x, y, y_pred, sample_weight, training=training)
         for extra in self.student.losses if self.uses_own_loss else []:
             loss = loss + keras.ops.cast(keras.ops.sum(extra), loss.dtype)
@@ -54,6 +56,7 @@ class ActsAsStudent:
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The metrics of the student's outputs; the game's own terms are not among them."""
+        x = plain_inputs(x)
         if self.uses_own_loss:
             results = super().compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         else:

@@ -12,6 +12,7 @@ from keras_ktan.acts_as_student import (
     has_own_compute_loss,
     own_loss,
 )
+from keras_ktan.cached_dataset import CachedDataset
 from keras_ktan.class_logits import refuse_regression, require_loss_on_logits
 from keras_ktan.feature_pair import FeaturePair
 from keras_ktan.game_log import GameLog
@@ -219,6 +220,7 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
             pairing.class_logits,
             self.temperature,
             weights,
+            pairing.teacher_structure,
             feature_loss,
             adversarial_loss,
         )
@@ -278,6 +280,63 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
             labels.output_names = self.student.output_names
         labels.compile(optimizer=None, loss=loss, loss_weights=loss_weights)
         return labels
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=True,
+        **arguments,
+    ):
+        """Train the student; all arguments are those of `keras.Model.fit`.
+
+        Args:
+            x: As in `keras.Model.fit`, or what `TeacherCache.dataset` returned.
+            y: As in `keras.Model.fit`.
+            batch_size: As in `keras.Model.fit`.
+            epochs: As in `keras.Model.fit`.
+            verbose: As in `keras.Model.fit`.
+            callbacks: As in `keras.Model.fit`.
+            validation_split: As in `keras.Model.fit`.
+            validation_data: As in `keras.Model.fit`; plain data, also beside a cache.
+            shuffle: As in `keras.Model.fit`. A cache's data set shuffles itself.
+            **arguments: The others of `keras.Model.fit`.
+
+        Returns:
+            A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: If a cache's data set is another teacher's or lacks a map.
+        """
+        if isinstance(x, CachedDataset) and self.compiled:
+            x.prepare_for(self)
+            shuffle = False
+            own = keras.callbacks.LambdaCallback(on_epoch_begin=x.begin_epoch)
+            callbacks = _with_callback(own, callbacks)
+        return super().fit(
+            x,
+            y,
+            batch_size,
+            epochs,
+            verbose,
+            callbacks,
+            validation_split,
+            validation_data,
+            shuffle,
+            **arguments,
+        )
+
+    @property
+    def teacher_paths(self):
+        """Paths of the teacher's layers that the pairs name, each once."""
+        pairs = self._untracked.pairing.pairs
+        return list(dict.fromkeys(pair.pair.teacher_layer_name for pair in pairs))
 
     @property
     def uses_own_loss(self):
@@ -400,6 +459,13 @@ _COMPILE_ARGUMENTS = tuple(inspect.signature(KTANDistiller.compile).parameters)[
 
 def _as_list(feature_pairs):
     return [feature_pairs] if isinstance(feature_pairs, FeaturePair) else list(feature_pairs)
+
+
+def _with_callback(own, callbacks):
+    """The user's callbacks behind one of ours."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return [own, *callbacks.callbacks]
+    return [own, *keras.tree.flatten(callbacks or [])]
 
 
 def _variables(layers):

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_ktan.anchors import Lesson
+from keras_ktan.cached_dataset import require_maps
 from keras_ktan.feature_tap import FeatureTap
 from keras_ktan.losses import ADVERSARIAL_LOSSES, feature_matching_loss, softened_logits_loss
 
@@ -23,6 +24,7 @@ class Objectives:
         temperature: Temperature of the softened probabilities.
         weights: Dict from `"student"`, `"logits"`, `"feature"`, `"adversarial"` to a number
             or a `keras.optimizers.schedules.LearningRateSchedule`.
+        teacher_structure: What the teacher returns, a structure of any leaves.
         feature_loss: A name in `losses.FEATURE_LOSSES`.
         adversarial_loss: A name in `losses.ADVERSARIAL_LOSSES`.
     """
@@ -35,12 +37,14 @@ class Objectives:
         class_logits,
         temperature,
         weights,
+        teacher_structure,
         feature_loss,
         adversarial_loss,
     ):
         self._class_logits = class_logits
         self._temperature = temperature
         self._weights = weights
+        self._teacher_structure = teacher_structure
         self._feature_loss = feature_loss
         self._adversarial_loss = ADVERSARIAL_LOSSES[adversarial_loss]
         self.uses_labels = self.active("student")
@@ -48,9 +52,11 @@ class Objectives:
         self.uses_discriminator = self.active("adversarial")
         self.uses_teacher = self.uses_maps or self.active("logits")
         self.pairs = connected_pairs if self.uses_maps else []
-        teacher_paths = [pair.pair.teacher_layer_name for pair in self.pairs]
+        self.teacher_paths = [pair.pair.teacher_layer_name for pair in self.pairs]
+        # Only its class logits are looked at.
+        self.uses_teacher_outputs = self.uses_teacher and class_logits.usable
         student_paths = [pair.pair.student_layer_name for pair in self.pairs]
-        self._teacher_tap = FeatureTap(teacher, teacher_paths, "teacher")
+        self._teacher_tap = FeatureTap(teacher, self.teacher_paths, "teacher")
         self._student_tap = FeatureTap(student, student_paths, "student")
 
     def active(self, term):
@@ -71,17 +77,36 @@ class Objectives:
                     "anchor='reconstruction'."
                 )
 
-    def watch_teacher(self, inputs):
-        """The one teacher forward pass of a step.
+    def watch_teacher(self, inputs, outputs=None, maps=None):
+        """The one teacher forward pass of a step; none for a batch that brings its results along.
+
+        Args:
+            inputs: The batch of inputs.
+            outputs: Of a batch from a `TeacherCache`: dict from positions, as text, among the
+                teacher's flattened outputs to tensors.
+            maps: Of such a batch: dict from paths of the teacher's layers to tensors.
 
         Returns:
             A tuple `(outputs, maps)`, or `(None, [])` when no term needs the teacher.
+
+        Raises:
+            ValueError: If a batch from a cache lacks a map that a pair needs.
         """
         if not self.uses_teacher:
             return None, []
+        if outputs is not None:
+            return self._recall_teacher(outputs, maps)
         outputs, maps = self._teacher_tap(inputs, training=False)
         stop = ops.stop_gradient
         return keras.tree.map_structure(stop, outputs), [stop(feature) for feature in maps]
+
+    def _recall_teacher(self, outputs, maps):
+        require_maps(self.teacher_paths, maps)
+        view = None
+        if self.uses_teacher_outputs:
+            flat = [_as_computed(outputs[str(place)]) for place in range(len(outputs))]
+            view = keras.tree.pack_sequence_as(self._teacher_structure, flat)
+        return view, [_as_computed(maps[path]) for path in self.teacher_paths]
 
     def run_student(self, inputs):
         """The one student forward pass of a step.
@@ -240,3 +265,11 @@ class Objectives:
 
 def _nothing(outputs):
     return 0.0
+
+
+def _as_computed(tensor):
+    """A tensor from the cache; half precision is only how it was kept."""
+    tensor = ops.convert_to_tensor(tensor)
+    if keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)):
+        tensor = ops.cast(tensor, keras.config.floatx())
+    return ops.stop_gradient(tensor)

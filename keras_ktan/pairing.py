@@ -27,6 +27,7 @@ class Pairing:
             validation.check_trace(trace, role)
         validation.check_inputs(*traces)
         self.class_logits = ClassLogits(*traces, logits_output, logits_activation)
+        self.teacher_structure = traces[0].outputs
         outputs = traces[1].outputs
         names = list(outputs) if isinstance(outputs, dict) else []
         names = names or list(getattr(student, "output_names", ()))

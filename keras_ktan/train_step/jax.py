@@ -4,6 +4,8 @@ import jax
 import keras
 from keras import ops
 
+from keras_ktan.cached_batch import plain_batch, plain_iterator, unpack
+
 
 class _State:
     """The values of all variables while a step goes through its stages.
@@ -75,10 +77,15 @@ class TrainStep:
         if not self.uses_own_loss and self.student.compiled:
             # The student's own metrics make their variables when they first see data. Inside a
             # compiled step that is too late: what they count there would be lost.
-            self.student._symbolic_build(iterator=iterator, data_batch=data_batch)
+            if data_batch is not None:
+                data_batch = plain_batch(data_batch)
+            self.student._symbolic_build(
+                iterator=plain_iterator(iterator or ()), data_batch=data_batch
+            )
 
     def train_step(self, state, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, *recalled = unpack(x)
         objectives, optimizer = self.objectives, self.optimizer
         groups = (
             self.trainable_variables,
@@ -88,7 +95,7 @@ class TrainStep:
         )
         values = _State(*zip(groups, state, strict=True))
         (step,), _ = values.run(lambda: [ops.convert_to_tensor(optimizer.iterations)])
-        teacher_view, _ = values.run(objectives.watch_teacher, x)
+        teacher_view, _ = values.run(objectives.watch_teacher, x, *recalled)
 
         def run_student():
             y_pred, maps = objectives.run_student(x)
@@ -199,7 +206,7 @@ class TrainStep:
         return values.run(player.scale_loss, loss)[0]
 
     def test_step(self, state, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(plain_batch(data))
         groups = (self.trainable_variables, self.non_trainable_variables, self.metrics_variables)
         values = _State(*zip(groups, state, strict=True))
 
@@ -217,6 +224,8 @@ class TrainStep:
         values = _State(*zip(groups, state, strict=True))
         student = self.student
         own = (student.trainable_variables, student.non_trainable_variables)
-        outputs, after = student.predict_step(tuple(values.get(group) for group in own), data)
+        outputs, after = student.predict_step(
+            tuple(values.get(group) for group in own), plain_batch(data)
+        )
         values.put(own[1], after)
         return outputs, values.get(groups[1])

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_ktan.acts_as_student import batch_size
+from keras_ktan.cached_batch import plain_batch, unpack
 
 
 class TrainStep:
@@ -24,6 +25,8 @@ class TrainStep:
         if not self.uses_own_loss and self.student.compiled:
             # The student's own metrics make their variables when they first see data. Inside a
             # compiled step that is too late: replicas cannot make any there.
+            if data_batch is not None:
+                data_batch = plain_batch(data_batch)
             self.student._symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def labels_loss(self, *args, **kwargs):
@@ -33,6 +36,7 @@ class TrainStep:
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, *recalled = unpack(x)
         objectives = self.objectives
         optimizer = self.optimizer
         step = optimizer.iterations
@@ -44,7 +48,7 @@ class TrainStep:
         def anchor_labels_loss(outputs):
             return self.anchor_labels_loss(x, y, outputs, sample_weight) * replicas
 
-        teacher_view = objectives.watch_teacher(x)
+        teacher_view = objectives.watch_teacher(x, *recalled)
         others = {}
         # Each tape records what its player's gradient must pass through and no more: the
         # student's passes through the discriminator, the discriminator's ends at the maps.
@@ -106,7 +110,7 @@ class TrainStep:
         return self.log_step(x, y, y_pred, sample_weight, loss, logs)
 
     def test_step(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(plain_batch(data))
         y_pred = self.student(x, training=False)
         # Keras's own step multiplies this by the number of replicas, with the regularisers.
         loss = self.compute_loss(x, y, y_pred, sample_weight, training=False)
@@ -123,7 +127,7 @@ class TrainStep:
         return {name: value for name, value in results.items() if name not in idle}
 
     def predict_step(self, data):
-        return self.student.predict_step(data)
+        return self.student.predict_step(plain_batch(data))
 
 
 def _replicas():

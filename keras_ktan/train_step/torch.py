@@ -4,12 +4,15 @@ import keras
 import torch
 from keras import ops
 
+from keras_ktan.cached_batch import plain_batch, unpack
+
 
 class TrainStep:
     """`train_step` and `predict_step` of a `KTANDistiller` on torch."""
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, *recalled = unpack(x)
         objectives, optimizer = self.objectives, self.optimizer
         step = optimizer.iterations
 
@@ -20,7 +23,7 @@ class TrainStep:
             return self.anchor_labels_loss(x, y, outputs, sample_weight)
 
         with torch.no_grad():
-            teacher_view = objectives.watch_teacher(x)
+            teacher_view = objectives.watch_teacher(x, *recalled)
         y_pred, maps = objectives.run_student(x)
         # Read now: an anchor may run the student's layers again and overwrite them.
         regularisation = self.regularisation()
@@ -69,4 +72,4 @@ class TrainStep:
             return self.log_step(x, y, y_pred, sample_weight, ops.stop_gradient(loss), logs)
 
     def predict_step(self, data):
-        return self.student.predict_step(data)
+        return self.student.predict_step(plain_batch(data))

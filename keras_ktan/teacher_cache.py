@@ -1,0 +1,452 @@
+"""TeacherCache: the teacher's outputs, computed once."""
+
+import keras
+import numpy as np
+
+from keras_ktan.cache_files import CacheFiles
+from keras_ktan.cache_key import (
+    as_fed,
+    config_digest,
+    data_digest,
+    rows_of,
+    views_digest,
+    weights_digest,
+)
+from keras_ktan.cached_dataset import CachedDataset
+from keras_ktan.distiller import KTANDistiller
+from keras_ktan.feature_tap import FeatureTap
+
+_BATCHES_IN_A_CHUNK = 8
+_PROBED_ROWS = 2
+# Machines, backends and batch sizes round differently, half precision more so; another
+# teacher is further away.
+_PROBE_TOLERANCE = 0.02
+
+
+class TeacherCache:
+    """Computes a frozen teacher's outputs and feature maps once and feeds `fit` from the disk.
+
+    A teacher that does not change says the same of an image in every epoch. Its forward pass is
+    most of what a step costs when the student is small. The cache runs it once for each image
+    and each *view* of the image (an augmentation with a name, such as the mirrored image), keeps
+    what came out in `.npy` files, and hands out batches that bring it along.
+
+    Args:
+        teacher: A `KTANDistiller`, whose teacher and paired layers are taken; or a built
+            `keras.Model`.
+        directory: Path of the cache, on a disk with room for
+            images × views × bytes of the outputs and maps of one image.
+        views: Dict from names to functions from a batch of NumPy images (or the structure of
+            arrays that the models take) to the same batch, seen differently. Each image by
+            itself, and the same each time. `None`: only the images as they are.
+        layer_names: With a `keras.Model`: list of the paths of the layers whose maps are kept.
+            `None`: none; enough for softened logits.
+        precision: `"float32"`, or `"float16"` for half the room at an error near 0.05 %.
+        batch_size: Images in one forward pass of the teacher while the cache is filled.
+
+    Raises:
+        ValueError: If an argument is out of its range or a path names no layer.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    from keras_ktan import KTANDistiller, TeacherCache
+
+    def classifier(filters, name):
+        return keras.Sequential(
+            [
+                keras.Input((8, 8, 1), name="image"),
+                keras.layers.Conv2D(filters, 3, activation="relu", name="features"),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(10, name="logits"),
+            ],
+            name=name,
+        )
+
+    images, labels = np.random.rand(64, 8, 8, 1), np.random.randint(0, 10, 64)
+    distiller = KTANDistiller(teacher=classifier(32, "teacher"), student=classifier(4, "student"))
+    distiller.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    views = {"plain": lambda batch: batch, "mirrored": lambda batch: batch[:, :, ::-1]}
+    cache = TeacherCache(distiller, "/tmp/teacher_cache", views=views)
+    cache.fill(images, verbose=0)
+    distiller.fit(cache.dataset(images, labels, batch_size=16, seed=0), epochs=2, verbose=0)
+    ```
+
+    Reference:
+        - [Shen and Xing, 2021](https://arxiv.org/abs/2112.01528): soft labels kept for each view
+    """
+
+    def __init__(
+        self,
+        teacher,
+        directory,
+        views=None,
+        layer_names=None,
+        precision="float32",
+        batch_size=128,
+    ):
+        if isinstance(teacher, KTANDistiller):
+            if layer_names is not None:
+                raise ValueError(
+                    f"Received layer_names={layer_names!r} together with a KTANDistiller. Expected "
+                    "only one of them, because the distiller's pairs name the layers. Leave "
+                    "`layer_names` out, or pass `distiller.teacher`."
+                )
+            layer_names = teacher.teacher_paths
+            teacher = teacher.teacher
+        if not isinstance(teacher, keras.Model) or not teacher.built:
+            raise ValueError(
+                f"Received teacher={teacher!r}. Expected a KTANDistiller or a built keras.Model. "
+                "Pass the distiller that is to be trained."
+            )
+        if isinstance(layer_names, str):
+            raise ValueError(
+                f"Received layer_names={layer_names!r}. Expected a list of paths. Write "
+                f"`layer_names=[{layer_names!r}]`."
+            )
+        if precision not in ("float32", "float16"):
+            raise ValueError(
+                f"Received precision={precision!r}. Expected 'float32' or 'float16'. Use 'float16' "
+                "to halve the room on the disk."
+            )
+        views = {"plain": _unchanged} if views is None else views
+        if (
+            not isinstance(views, dict)
+            or not views
+            or not all(isinstance(name, str) and callable(view) for name, view in views.items())
+        ):
+            raise ValueError(
+                f"Received views={views!r}. Expected a dict from names to functions of a batch. "
+                "Write `views={'plain': lambda batch: batch}`, for example."
+            )
+        _require_count("batch_size", batch_size, 1)
+        self.teacher = teacher
+        self.layer_names = list(dict.fromkeys(layer_names or ()))
+        self.views = dict(views)
+        self.precision = precision
+        self._batch_size = batch_size
+        self._files = CacheFiles(directory)
+        FeatureTap(teacher, self.layer_names, "teacher")  # a wrong path is an error now
+
+    @property
+    def directory(self):
+        """Where the cache lies."""
+        return self._files.directory
+
+    def fill(self, images, verbose=1):
+        """Run the teacher over each view of each image; go on where an earlier call stopped.
+
+        Args:
+            images: NumPy array (a memory map will do), or the structure of arrays that the
+                models take, with the images along the first axis.
+            verbose: 1 shows the progress, 0 nothing.
+
+        Raises:
+            ValueError: If the directory holds a cache of something else, or if the teacher's
+                outputs are not finite, have no axis for the images, or do not fit in half
+                precision.
+            OSError: If the disk is full. What was finished stays.
+        """
+        images = _as_arrays("images", images)
+        count = _count(images)
+        layer_names, arrays = self._find(images)
+        run = _TeacherRun(self.teacher, layer_names or self.layer_names)
+        if arrays is None:
+            layer_names = self.layer_names
+            key = self._key(images, layer_names)
+            arrays = self._plan(run, images, count)
+            self._files.create(key, arrays)
+        elif self._files.chunks():
+            self._probe(arrays, layer_names, images)
+        finished = self._finished()
+        row_bytes = sum(_row_bytes(array) for array in arrays) / len(self.views)
+        left = sum(count - finished[view] for view in self.views)
+        self._files.require_space(int(left * row_bytes))
+        progress = keras.utils.Progbar(count * len(self.views), verbose=verbose, unit_name="image")
+        progress.update(count * len(self.views) - left, finalize=not left)
+        for view in self.views:
+            own = [array for array in arrays if array["view"] == view]
+            step = self._batch_size * _BATCHES_IN_A_CHUNK
+            for start in range(finished[view], count, step):
+                stop = min(start + step, count)
+                self._files.write(own, view, start, self._compute(run, own, images, start, stop))
+                progress.add(stop - start)
+
+    def dataset(
+        self,
+        images,
+        labels=None,
+        batch_size=32,
+        seed=0,
+        sample_weight=None,
+        shuffle=True,
+        label_views=None,
+    ):
+        """Batches for `KTANDistiller.fit`, with the teacher's outputs.
+
+        Every epoch draws an order and, for each image, one of the views; both follow from the
+        seed and the epoch's number. All files are read once and held against the checksums that
+        were taken when they were written.
+
+        Args:
+            images: The images that the cache was filled with.
+            labels: Array or structure of arrays with the images along the first axis; `None`:
+                training without labels.
+            batch_size: Images in a batch; the last one may be smaller.
+            seed: Whole number of 0 or more.
+            sample_weight: Array `(images,)`, or `None`.
+            shuffle: Whether the order is drawn; views are drawn in either case.
+            label_views: Dict from names of views to functions of a batch of labels, for labels
+                that move with the image: a mirrored image has mirrored boxes.
+
+        Returns:
+            A `keras.utils.PyDataset`.
+
+        Raises:
+            ValueError: If the cache is not complete, is damaged, or was made from another
+                teacher, other images, layers or views.
+        """
+        images = _as_arrays("images", images)
+        count = _count(images)
+        _require_count("batch_size", batch_size, 1)
+        _require_count("seed", seed, 0)
+        if labels is not None:
+            labels = _as_arrays("labels", labels, count)
+        if sample_weight is not None:
+            sample_weight = _as_arrays("sample_weight", sample_weight, count)
+        label_views = dict(label_views or {})
+        unknown = set(label_views) - set(self.views)
+        if unknown:
+            raise ValueError(
+                f"Received label_views for {sorted(unknown)}. Expected names of views, which are "
+                f"{list(self.views)}. Correct the names."
+            )
+        layer_names, arrays = self._find(images)
+        finished = self._finished() if arrays else dict.fromkeys(self.views, 0)
+        if any(finished[view] < count for view in self.views):
+            raise ValueError(
+                f"The cache in '{self.directory}' holds {sum(finished.values())} of "
+                f"{count * len(self.views)} images in all views. Expected all of them. Call "
+                "`fill(images)`, which goes on where it stopped."
+            )
+        opened = self._files.open(arrays)
+        self._files.verify(opened)
+        self._probe(arrays, layer_names, images)
+        stored = {view: {"outputs": {}, "maps": {}} for view in self.views}
+        for array in arrays:
+            kind, _, name = array["name"].partition(":")
+            stored[array["view"]][kind][name] = opened[array["file"]]
+        return CachedDataset(
+            stored,
+            weights_digest(self.teacher),
+            self.views,
+            label_views,
+            images,
+            labels,
+            sample_weight,
+            batch_size,
+            seed,
+            shuffle,
+        )
+
+    def _key(self, images, layer_names):
+        return {
+            "teacher's weights": weights_digest(self.teacher),
+            "teacher's config": config_digest(self.teacher),
+            "layers": list(layer_names),
+            "views": list(self.views),
+            "what the views give": views_digest(self.views, images),
+            "images": {"count": _count(images), "digest": data_digest(images)},
+            "precision": self.precision,
+        }
+
+    def _find(self, images):
+        """The layers and arrays of the cache that lies here, `(None, None)` where there is none."""
+        found, arrays = self._files.read_key()
+        if found is None:
+            return None, None
+        # More maps than needed do no harm.
+        holds_all = set(self.layer_names) <= set(found.get("layers", ()))
+        layer_names = found["layers"] if holds_all else self.layer_names
+        expected = self._key(images, layer_names)
+        unlike = [part for part in expected if found.get(part) != expected[part]]
+        if unlike:
+            details = "; ".join(
+                f"{part}: {_shortened(found.get(part))} there, {_shortened(expected[part])} here"
+                for part in unlike
+            )
+            raise ValueError(
+                f"The cache in '{self.directory}' was made from something else ({details}). "
+                "Expected the same teacher, layers, images, views and precision. Use another "
+                "directory, or delete this one and call `fill` again."
+            )
+        return layer_names, arrays
+
+    def _finished(self):
+        """How many images of each view are on the disk."""
+        finished = dict.fromkeys(self.views, 0)
+        for chunk in self._files.chunks():
+            if chunk["start"] != finished[chunk["view"]]:
+                raise ValueError(
+                    f"The cache in '{self.directory}' lists rows from {chunk['start']} on of view "
+                    f"'{chunk['view']}', but those before end at {finished[chunk['view']]}. "
+                    "Expected one process to fill it. Delete the directory and call `fill` again."
+                )
+            finished[chunk["view"]] = chunk["stop"]
+        return finished
+
+    def _see(self, view, images, rows):
+        return as_fed(keras.tree.map_structure(np.asarray, self.views[view](rows_of(images, rows))))
+
+    def _plan(self, run, images, count):
+        """The arrays to be written, from what the teacher gives for the first images."""
+        rows = min(count, self._batch_size)
+        made = run.predict_on_batch(self._see(next(iter(self.views)), images, slice(0, rows)))
+        arrays = []
+        for number, view in enumerate(self.views):
+            for place, (name, value) in enumerate(made.items()):
+                if value.ndim == 0 or len(value) != rows:
+                    raise ValueError(
+                        f"The teacher's {name} has shape {value.shape} for {rows} images. Expected "
+                        "the images along the first axis, because they are kept one by one. Such a "
+                        "teacher must run in every step; do without the cache."
+                    )
+                arrays.append(
+                    {
+                        "file": f"view_{number}_array_{place}.npy",
+                        "view": view,
+                        "name": name,
+                        "shape": [count, *value.shape[1:]],
+                        "dtype": self.precision if _is_float(value) else str(value.dtype),
+                    }
+                )
+        return arrays
+
+    def _compute(self, run, arrays, images, start, stop):
+        """Dict from files to the rows of one chunk."""
+        parts = {array["file"]: [] for array in arrays}
+        for row in range(start, stop, self._batch_size):
+            rows = slice(row, min(row + self._batch_size, stop))
+            made = run.predict_on_batch(self._see(arrays[0]["view"], images, rows))
+            for array in arrays:
+                value = made[array["name"]]
+                expected = [rows.stop - rows.start, *array["shape"][1:]]
+                if list(value.shape) != expected:
+                    raise ValueError(
+                        f"The teacher's {array['name']} has shape {value.shape} for images {row} "
+                        f"to {rows.stop - 1}. Expected {expected} as for the first images. Such a "
+                        "teacher must run in every step; do without the cache."
+                    )
+                parts[array["file"]].append(self._rounded(value, array, row))
+        return {file: np.concatenate(pieces) for file, pieces in parts.items()}
+
+    def _rounded(self, value, array, row):
+        if not _is_float(value):
+            return value
+        what = f"The teacher's {array['name']} for images {row} to {row + len(value) - 1}"
+        if not np.all(np.isfinite(value.astype("float32"))):
+            raise ValueError(
+                f"{what} in view '{array['view']}' holds NaN or infinite values. Expected numbers. "
+                "Look at these images and at the teacher."
+            )
+        with np.errstate(over="ignore"):  # looked at in the next line
+            rounded = value.astype(array["dtype"])
+        if not np.all(np.isfinite(rounded)):
+            raise ValueError(
+                f"{what} reaches {np.max(np.abs(value)):.4g}. Expected at most 65504, the largest "
+                "number of half precision. Use precision='float32' in a new directory."
+            )
+        return rounded
+
+    def _probe(self, arrays, layer_names, images):
+        """Run the teacher on two images: its code may have changed and its weights not."""
+        view = next(iter(self.views))
+        count = min(_PROBED_ROWS, _count(images))
+        tapped = FeatureTap(self.teacher, layer_names, "teacher")
+        inputs = keras.tree.map_structure(
+            keras.ops.convert_to_tensor, self._see(view, images, slice(0, count))
+        )
+        made = _named(*tapped(inputs, training=False), layer_names)
+        own = [array for array in arrays if array["view"] == view]
+        opened = self._files.open(own)
+        for array in own:
+            stored = np.asarray(opened[array["file"]][:count], "float64")
+            value = keras.ops.convert_to_numpy(made[array["name"]]).astype("float64")
+            if stored.shape != value.shape or np.max(np.abs(stored - value)) > (
+                _PROBE_TOLERANCE * max(np.max(np.abs(stored)), np.finfo("float16").tiny)
+            ):
+                raise ValueError(
+                    f"The teacher's {array['name']} for the first images is not what the cache in "
+                    f"'{self.directory}' holds, though its weights are. Expected the same teacher; "
+                    "the code of its layers may have changed. Delete the directory and call `fill` "
+                    "again."
+                )
+
+
+class _TeacherRun(keras.Model):
+    """A teacher with its taps as a model of its own, so that Keras compiles it."""
+
+    def __init__(self, teacher, layer_names):
+        # The teacher itself says to what its inputs are cast.
+        super().__init__(name="teacher_run", autocast=False)
+        self.teacher = teacher
+        self._paths = list(layer_names)
+        self._tap = FeatureTap(teacher, layer_names, "teacher")
+        self.built = True
+
+    def call(self, inputs):
+        return _named(*self._tap(inputs, training=False), self._paths)
+
+
+def _unchanged(batch):
+    return batch
+
+
+def _named(outputs, maps, layer_names):
+    """The teacher's outputs and maps in one flat dict."""
+    flat = keras.tree.flatten(outputs)
+    return {f"outputs:{place}": tensor for place, tensor in enumerate(flat)} | {
+        f"maps:{path}": tensor for path, tensor in zip(layer_names, maps, strict=True)
+    }
+
+
+def _is_float(array):
+    return keras.backend.is_float_dtype(str(array.dtype))
+
+
+def _row_bytes(array):
+    return int(np.prod(array["shape"][1:], dtype="int64")) * np.dtype(array["dtype"]).itemsize
+
+
+def _count(images):
+    return len(keras.tree.flatten(images)[0])
+
+
+def _as_arrays(name, data, count=None):
+    """Arrays with one length; memory maps stay memory maps."""
+    data = keras.tree.map_structure(
+        lambda array: array if isinstance(array, np.ndarray) else np.asarray(array), data
+    )
+    lengths = {len(array) if array.ndim else 0 for array in keras.tree.flatten(data)}
+    if len(lengths) != 1 or 0 in lengths or count not in (None, *lengths):
+        raise ValueError(
+            f"Received {name} of lengths {sorted(lengths)}. Expected arrays of one length above 0"
+            f"{'' if count is None else f', that of the images, {count}'}. Pass one row for each "
+            "image."
+        )
+    return data
+
+
+def _require_count(name, value, least):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(
+            f"Received {name}={value!r}. Expected a whole number of {least} or more. "
+            f"Write `{name}={max(least, 1)}`, for example."
+        )
+
+
+def _shortened(value):
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
