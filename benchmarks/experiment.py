@@ -1,0 +1,126 @@
+"""An experiment as a file says it: data, models, budget, and the ways to train the student."""
+
+import dataclasses
+import pathlib
+import tomllib
+
+FOLDER = pathlib.Path(__file__).resolve().parent / "experiments"
+THROUGH = ("keras_ktan", "keras.distillation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """One way to train the student; what is left out is `KTANDistiller`'s default.
+
+    Args:
+        name: What the tables call it.
+        logits: Weight of the softened probabilities: a number, or `{"falling": number}` for a
+            weight that falls to 0 over the training by a cosine.
+        feature: Weight of the feature target, likewise.
+        adversarial: Weight of fooling the discriminator, likewise.
+        temperature: Softens both models' probabilities.
+        anchor: T2S's anchor; `"none"` for a T2S that the matching loss moves.
+        feature_loss: See `KTANDistiller.compile`.
+        adversarial_loss: See `KTANDistiller.compile`.
+        discriminator: Dict of arguments for `FeatureDiscriminator`.
+        discriminator_learning_rate: Of its Adam.
+        t2s_learning_rate: Of T2S's Adam.
+        through: `"keras_ktan"`, or `"keras.distillation"`: Keras's own distiller as it comes,
+            which can do softened logits.
+        seeds: Fewer seeds than the experiment's, for ways of second rank. `None`: all.
+    """
+
+    name: str
+    logits: float | dict = 0.0
+    feature: float | dict = 0.0
+    adversarial: float | dict = 0.0
+    temperature: float = 4.0
+    anchor: str = "auto"
+    feature_loss: str = "cosine"
+    adversarial_loss: str = "bce"
+    discriminator: dict = dataclasses.field(default_factory=dict)
+    discriminator_learning_rate: float | None = None
+    t2s_learning_rate: float | None = None
+    through: str = "keras_ktan"
+    seeds: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What one file in `experiments/` says.
+
+    Args:
+        title: What the table is headed with.
+        task: `"digits"` or `"cifar10"`.
+        teacher: Dict of arguments for the task's model builder.
+        student: The same, for the student.
+        epochs: Of the teacher and of each student.
+        batch_size: Images a step.
+        learning_rate: Where the student's cosine decay begins.
+        teacher_learning_rate: Where the teacher's begins.
+        weight_decay: Of both.
+        seeds: Runs of each way, with seeds from `first_seed` on.
+        first_seed: A search takes other seeds than the final runs.
+        read_test: Whether the test images are read at the end. A search never reads them.
+        data: Dict of arguments for the task's loader.
+        ways: List of `Way`.
+        teacher_cache: Whether the teacher runs once for each image and view.
+    """
+
+    title: str
+    task: str
+    teacher: dict
+    student: dict
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    teacher_learning_rate: float
+    ways: tuple
+    weight_decay: float = 0.0
+    seeds: int = 5
+    first_seed: int = 0
+    read_test: bool = True
+    teacher_cache: bool = True
+    data: dict = dataclasses.field(default_factory=dict)
+
+
+def experiment_names():
+    """Names of the files in `experiments/` that are experiments."""
+    return sorted(
+        path.stem for path in FOLDER.glob("*.toml") if "title" in tomllib.loads(path.read_text())
+    )
+
+
+def read_experiment(path):
+    """Read an experiment.
+
+    Args:
+        path: `pathlib.Path` of a TOML file. Its `ways` is a table of ways, or the name of another
+            TOML file beside it that is such a table.
+
+    Returns:
+        An `Experiment`.
+
+    Raises:
+        ValueError: If the file names what is not known.
+    """
+    content = tomllib.loads(path.read_text())
+    ways = content.pop("ways")
+    if isinstance(ways, str):
+        ways = tomllib.loads((path.parent / ways).read_text())
+    ways = tuple(_make(Way, path, {"name": name, **arguments}) for name, arguments in ways.items())
+    for way in ways:
+        if way.through not in THROUGH:
+            raise ValueError(
+                f"{path}, way '{way.name}': received through={way.through!r}. Expected one of "
+                f"{THROUGH}."
+            )
+    return _make(Experiment, path, {**content, "ways": ways})
+
+
+def _make(kind, path, arguments):
+    known = [field.name for field in dataclasses.fields(kind)]
+    unknown = [name for name in arguments if name not in known]
+    if unknown:
+        raise ValueError(f"{path}: received {unknown}. Expected some of {known}. Correct the file.")
+    return kind(**arguments)

@@ -1,0 +1,211 @@
+"""The table and the picture of an experiment that `accuracy.py` ran.
+
+Differences are paired by seed: the same first weights and the same batches on both sides. Their
+95 % interval is Student's t, which takes the differences for normal.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats
+
+BASELINES = ("labels only", "softened logits")
+
+
+def read_runs(folder):
+    """What an experiment's folder holds.
+
+    Args:
+        folder: `pathlib.Path`.
+
+    Returns:
+        A tuple `(settings, measure, results, teacher)`: the recorded settings, which images were
+        looked at (`"test"` or `"validation"`), a dict from ways to dicts from seeds to
+        `(accuracy, seconds)`, and the teacher's accuracy.
+    """
+    settings = json.loads((folder / "settings.json").read_text())
+    runs = _lines(folder / "runs.jsonl")
+    tests = {(run["way"], run.get("seed")): run for run in _lines(folder / "test" / "runs.jsonl")}
+    # The test images are read when all runs are finished; till then there are validation images.
+    is_tested = bool(tests) and all((run["way"], run["seed"]) in tests for run in runs)
+    results = {way["name"]: {} for way in settings["ways"]}
+    for run in runs:
+        value = run["validation_accuracy"]
+        if is_tested:
+            value = tests[run["way"], run["seed"]]["test_accuracy"]
+        results[run["way"]][run["seed"]] = (value, run["seconds"])
+    teacher = settings["teacher's validation accuracy"]
+    if is_tested:
+        teacher = tests["teacher", None]["test_accuracy"]
+    measure = "test" if is_tested else "validation"
+    return settings, measure, {way: found for way, found in results.items() if found}, teacher
+
+
+def paired_difference(values, base):
+    """Mean difference over the seeds that both have, with half of its 95 % interval.
+
+    Args:
+        values: Dict from seeds to numbers.
+        base: Likewise.
+
+    Returns:
+        A tuple `(mean, half width, number of seeds)`; the half width of fewer than 2 is NaN.
+    """
+    seeds = [seed for seed in values if seed in base]
+    differences = np.array([values[seed] - base[seed] for seed in seeds])
+    if len(seeds) < 2:
+        return float(differences.mean()) if seeds else float("nan"), float("nan"), len(seeds)
+    error = differences.std(ddof=1) / np.sqrt(len(seeds))
+    return float(differences.mean()), float(stats.t.ppf(0.975, len(seeds) - 1) * error), len(seeds)
+
+
+def format_table(settings, measure, results, teacher):
+    """A Markdown table of all ways.
+
+    Args:
+        settings: As `read_runs` returned them, like the others.
+        measure: `"test"` or `"validation"`.
+        results: Dict from ways to dicts from seeds to `(accuracy, seconds)`.
+        teacher: The teacher's accuracy.
+
+    Returns:
+        String.
+    """
+    accuracies = {
+        way: {seed: value for seed, (value, _) in found.items()} for way, found in results.items()
+    }
+    headings = ["way", "seeds", f"{measure} accuracy, mean ± sd"]
+    headings += [f"against {base}, 95 % interval" for base in BASELINES]
+    headings += ["share of the gap closed", "seconds an epoch"]
+    lines = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
+    lines.append(f"| teacher | 1 | {100 * teacher:.2f} | | | | |")
+    labels = accuracies.get(BASELINES[0], {})
+    for way, values in accuracies.items():
+        numbers = np.array(list(values.values()))
+        spread = f" ± {100 * numbers.std(ddof=1):.2f}" if len(numbers) > 1 else ""
+        row = [way, str(len(numbers)), f"{100 * numbers.mean():.2f}{spread}"]
+        for base in BASELINES:
+            row.append("" if way == base else _difference(values, accuracies.get(base, {})))
+        gain, _, count = paired_difference(values, labels)
+        paired = [labels[seed] for seed in values if seed in labels]
+        gap = teacher - np.mean(paired) if paired else 0.0
+        row.append(f"{gain / gap:.0%}" if count and gap > 0 and way != BASELINES[0] else "")
+        seconds = np.mean([seconds for _, seconds in results[way].values()])
+        row.append(f"{seconds / settings['epochs']:.1f}")
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def _difference(values, base):
+    mean, half, count = paired_difference(values, base)
+    if not count:
+        return ""
+    if count < 2:
+        return f"{100 * mean:+.2f} (1 seed)"
+    return f"{100 * mean:+.2f} ({100 * (mean - half):+.2f} to {100 * (mean + half):+.2f})"
+
+
+def describe(settings, measure):
+    """What stands above the table: the setting of every number below."""
+    sizes = settings["parameters"]
+    backend = settings["versions"]["backend"]
+    cached = (
+        "The teacher's outputs come from a `TeacherCache`"
+        if settings["teacher_cache"]
+        else "The teacher runs in every step"
+    )
+    rule = (
+        "the test images were read once, when all runs were finished"
+        if measure == "test"
+        else "the test images were not read"
+    )
+    return (
+        f"{settings['title']}. {settings['note']} Teacher {sizes['teacher']:,} parameters, student "
+        f"{sizes['student']:,}; {settings['epochs']} epochs of {settings['batch_size']} images a "
+        f"step. Accuracies and differences in percent; {rule}. {cached}. "
+        f"Machine: {settings['machine']}; {backend}, Keras {settings['versions']['keras']}; code "
+        f"{settings['code']}."
+    )
+
+
+def draw(settings, measure, results, teacher, path):
+    """Draw a bar for each way's mean and a dot for each seed.
+
+    Args:
+        settings: As `read_runs` returned them, like the others.
+        measure: `"test"` or `"validation"`.
+        results: Dict from ways to dicts from seeds to `(accuracy, seconds)`.
+        teacher: The teacher's accuracy.
+        path: Where to write the picture.
+    """
+    ways = list(results)[::-1]  # the first on top
+    figure = Figure(figsize=(7.5, 1.2 + 0.34 * len(ways)), layout="constrained")
+    axes = figure.subplots()
+    numbers = [100 * np.array([value for value, _ in results[way].values()]) for way in ways]
+    means = [values.mean() for values in numbers]
+    axes.barh(ways, means, color="0.85")
+    for place, values in enumerate(numbers):
+        axes.plot(values, np.full(len(values), place), "o", color="C0", markersize=4, alpha=0.8)
+    for base, style in zip(BASELINES, (":", "--"), strict=True):
+        if base in ways:
+            axes.axvline(means[ways.index(base)], color="0.4", linestyle=style, linewidth=1)
+    axes.axvline(100 * teacher, color="C1", linewidth=1, label="teacher")
+    lowest = min(values.min() for values in numbers)
+    highest = max(100 * teacher, max(values.max() for values in numbers))
+    margin = 0.05 * (highest - lowest) + 0.1
+    # Bars that began at 0 would hide every difference; the axis says where it begins.
+    axes.set_xlim(lowest - margin, highest + margin)
+    axes.set(xlabel=f"{measure} accuracy in percent (the axis does not begin at 0)")
+    axes.set_title(settings["title"], fontsize=10)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=130)
+
+
+def write_report(folder, output=None):
+    """Write `table.md` and `dots.png`, and copy the runs where the output is another folder.
+
+    Args:
+        folder: `pathlib.Path` of an experiment.
+        output: `pathlib.Path`; `None`: the same folder.
+
+    Returns:
+        The text of `table.md`.
+    """
+    found = read_runs(folder)
+    text = f"{describe(*found[:2])}\n\n{format_table(*found)}\n"
+    output = output or folder
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "table.md").write_text(text)
+    draw(*found, output / "dots.png")
+    if output != folder:
+        for name in ("settings.json", "runs.jsonl", "test/runs.jsonl"):
+            if (folder / name).exists():
+                (output / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(folder / name, output / name)
+    return text
+
+
+def _lines(path):
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=pathlib.Path, help="an output folder of accuracy.py")
+    parser.add_argument(
+        "--output", type=pathlib.Path, help="folder for the report (default: the same)"
+    )
+    arguments = parser.parse_args(argv)
+    print(write_report(arguments.folder, arguments.output))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""The harness behind the evidence: its plan, its arithmetic, and a whole tiny experiment."""
+
+import json
+import pathlib
+import sys
+import tomllib
+
+import keras
+import numpy as np
+import pytest
+from models import snapshot
+
+BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
+
+TINY = """
+title = "Tiny"
+task = "digits"
+epochs = 1
+batch_size = 250
+learning_rate = 0.03
+teacher_learning_rate = 0.004
+seeds = 1
+
+[teacher]
+filters = [8, 12]
+
+[student]
+filters = [4, 6]
+
+[ways."labels only"]
+
+[ways."softened logits"]
+logits = 1.0
+"""
+
+
+@pytest.fixture(autouse=True)
+def benchmarks_on_path(monkeypatch):
+    """The benchmarks import each other as scripts do."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.syspath_prepend(str(BENCHMARKS.parent / "examples"))
+    # Other tests may have put a module of the same name in its place.
+    for name in ("report", "experiment", "tasks", "accuracy"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+def test_the_interval_of_paired_differences_by_hand():
+    from report import paired_difference
+
+    values, base = {0: 3.0, 1: 5.0, 2: 10.0, 3: 1.0}, {0: 2.0, 1: 3.0, 2: 4.0}
+    mean, half, count = paired_difference(values, base)  # of 1, 2 and 6
+    assert (mean, count) == (3.0, 3)
+    # Variance 7 of the differences; Student's t for 2 degrees of freedom is 4.302653.
+    assert half == pytest.approx(4.302653 * np.sqrt(7 / 3), rel=1e-6)
+    mean, half, count = paired_difference({0: 3.0}, base)
+    assert (mean, count) == (1.0, 1)
+    assert np.isnan(half)
+
+
+SETTINGS = {"epochs": 4, "ways": [{"name": "labels only"}, {"name": "softened logits"}]}
+
+
+def test_a_row_of_the_table_by_hand():
+    from report import format_table
+
+    results = {
+        "labels only": {0: (0.50, 8.0), 1: (0.52, 8.0)},
+        "softened logits": {0: (0.54, 12.0), 1: (0.58, 20.0)},
+    }
+    *_, labels, logits = format_table(SETTINGS, "test", results, 0.61).splitlines()
+    # Gains of 4 and 6 points: mean 5, sd √2, t(1 degree) = 12.7062; the gap is 10 points.
+    assert logits == (
+        "| softened logits | 2 | 56.00 ± 2.83 | +5.00 (-7.71 to +17.71) |  | 50% | 4.0 |"
+    )
+    assert labels == ("| labels only | 2 | 51.00 ± 1.41 |  | -5.00 (-17.71 to +7.71) |  | 2.0 |")
+
+
+def write_runs(folder, tested_seeds):
+    (folder / "test").mkdir(parents=True)
+    settings = SETTINGS | {"teacher's validation accuracy": 0.7}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    runs = [
+        {"way": "labels only", "seed": seed, "validation_accuracy": 0.6, "seconds": 1.0}
+        for seed in (0, 1)
+    ]
+    tests = [{"way": "labels only", "seed": seed, "test_accuracy": 0.5} for seed in tested_seeds]
+    tests.append({"way": "teacher", "test_accuracy": 0.8})
+    for path, lines in (("runs.jsonl", runs), ("test/runs.jsonl", tests)):
+        (folder / path).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize(
+    ("tested_seeds", "expected"), [((0, 1), ("test", 0.5, 0.8)), ((0,), ("validation", 0.6, 0.7))]
+)
+def test_test_and_validation_accuracies_are_never_mixed(tmp_path, tested_seeds, expected):
+    from report import read_runs
+
+    write_runs(tmp_path, tested_seeds)
+    _, measure, results, teacher = read_runs(tmp_path)
+    assert list(results) == ["labels only"]  # a way without runs has no row
+    assert (measure, results["labels only"][0][0], teacher) == expected
+
+
+def test_the_plan_goes_seed_by_seed_and_a_way_may_have_fewer(tiny):
+    from accuracy import plan_of
+    from experiment import read_experiment
+
+    tiny.write_text(TINY.replace("logits = 1.0", "logits = 1.0\nseeds = 1"))
+    experiment = read_experiment(tiny)
+    plan = [(seed, way.name) for seed, way in plan_of(experiment, 2, None)]
+    assert plan == [(0, "labels only"), (0, "softened logits"), (1, "labels only")]
+    assert len(plan_of(experiment, 2, ["softened logits"])) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("logits = 1.0\nlogit = 2.0", r"received \['logit'\].*Expected some of"),
+        ("through = 'torchdistill'", "through='torchdistill'.*Expected one of"),
+    ],
+)
+def test_an_unknown_word_in_a_file_is_an_error(tiny, wrong, message):
+    from experiment import read_experiment
+
+    tiny.write_text(TINY.replace("logits = 1.0", wrong))
+    with pytest.raises(ValueError, match=message):
+        read_experiment(tiny)
+
+
+def test_the_committed_experiments_can_be_read_and_the_sizes_differ_in_the_student_alone():
+    from experiment import FOLDER, experiment_names, read_experiment
+
+    assert {"digits", "cifar10_16_small", "cifar10_16_large"} <= set(experiment_names())
+    for name in experiment_names():
+        ways = [way.name for way in read_experiment(FOLDER / f"{name}.toml").ways]
+        assert len(set(ways)) == len(ways) > 1
+    for size in (16, 32):
+        small, large = (
+            tomllib.loads((FOLDER / f"cifar10_{size}_{name}.toml").read_text())
+            for name in ("small", "large")
+        )
+        different = {name for name in small if small[name] != large[name]}
+        assert different == {"title", "student"}
+
+
+def test_labels_only_is_plain_training_of_the_student(tiny, tmp_path):
+    """Also through the cache: so no way has another order, other views or other first weights."""
+    from accuracy import Runner, loss_from_logits
+    from experiment import read_experiment
+    from tasks import load_task
+
+    tiny.write_text(TINY.replace("epochs = 1", "epochs = 2"))
+    experiment = read_experiment(tiny)
+    runner = Runner(experiment, load_task(experiment), tmp_path / "teachers")
+    labels_only = experiment.ways[0]
+    trained, _, _ = runner.train(labels_only, seed=3)
+    keras.utils.set_random_seed(3)
+    student = runner.make_student()
+    student.compile(runner.make_optimizer(experiment.learning_rate), loss=loss_from_logits())
+    keras.utils.set_random_seed(3)
+    data = runner.make_plain_data(3)
+    student.fit(data, epochs=2, callbacks=[data.callback], shuffle=False, verbose=0)
+    # One input pipeline has an entry more than the other, and threads may split the work unlike.
+    for one, other in zip(snapshot(trained), snapshot(student), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_an_experiment_runs_once_reads_the_test_at_the_end_and_refuses_a_mixture(
+    tiny, tmp_path, monkeypatch, capsys
+):
+    import accuracy
+
+    output = tmp_path / "output"
+    arguments = [str(tiny), "--output", str(output)]
+    accuracy.main([*arguments, "--ways", "labels only"])
+    assert not (output / "test").exists()
+    assert "validation accuracy" in (output / "table.md").read_text()
+    accuracy.main(arguments)
+    runs = (output / "runs.jsonl").read_text()
+    assert [json.loads(line)["way"] for line in runs.splitlines()] == [
+        "labels only",
+        "softened logits",
+    ]
+    table = (output / "table.md").read_text()
+    assert "test accuracy" in table
+    tested = [json.loads(line) for line in (output / "test" / "runs.jsonl").open()]
+    images, labels = accuracy.load_task(accuracy.read_experiment(tiny)).load_test()
+    student = keras.saving.load_model(next((tmp_path / "teachers").glob("*.keras")))
+    assert tested[0]["way"] == "teacher"
+    predicted = np.argmax(student.predict(images, verbose=0), axis=-1)
+    assert tested[0]["test_accuracy"] == pytest.approx(np.mean(predicted == labels), abs=1e-9)
+    # The same command again trains nothing and reads nothing.
+    accuracy.main(arguments)
+    assert (output / "runs.jsonl").read_text() == runs
+    assert (output / "table.md").read_text() == table
+    # Another version of the code, other settings.
+    capsys.readouterr()
+    monkeypatch.setattr(accuracy, "code_digest", lambda: "another")
+    with pytest.raises(SystemExit):
+        accuracy.main(arguments)
+    assert "code was" in capsys.readouterr().err
+    monkeypatch.undo()
+    tiny.write_text(TINY.replace("0.03", "0.02"))
+    with pytest.raises(SystemExit):
+        accuracy.main(arguments)
+    assert "learning_rate was 0.03, now 0.02" in capsys.readouterr().err
