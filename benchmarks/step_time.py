@@ -2,6 +2,9 @@
 
 One pair of models, one process. The contestants take turns round by round, so that a machine
 that slows down slows all of them. Each number is the median over the rounds.
+
+`images_per_second.py` runs this for the ResNets on every backend, in float32 and bfloat16, with
+and without XLA.
 """
 
 import argparse
@@ -10,12 +13,15 @@ import os
 import pathlib
 import platform
 import statistics
+import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import keras
 import numpy as np
+from resnets import resnet50_and_18, resnet56_and_20
 
 import keras_ktan
 from keras_ktan import FeaturePair, KTANDistiller
@@ -27,6 +33,7 @@ KTAN_WEIGHTS = {
     "KTAN: + features": (1.0, 1.0, 1.0, 0.0),
     "KTAN: + adversary": (1.0, 1.0, 1.0, 0.1),
 }
+KERAS = "keras.distillation: logits + features"
 
 
 def make_model(filters, blocks, channels_out, size, name):
@@ -56,8 +63,43 @@ def make_model(filters, blocks, channels_out, size, name):
     return keras.Model(inputs, keras.layers.Dense(10, name="logits")(hidden), name=name)
 
 
+def small_pair(image_size=32):
+    """A teacher and a student that a processor runs in a fraction of a second."""
+    return make_model(32, 2, 64, image_size, "teacher"), make_model(8, 1, 64, image_size, "student")
+
+
+# Which models, how large the images and the batches are unless asked otherwise.
+PAIRS = {
+    "small": (small_pair, 32, 64),
+    "resnet56-resnet20": (resnet56_and_20, 32, 128),
+    "resnet50-resnet18": (resnet50_and_18, 224, 64),
+}
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+def describe_device():
+    """What the backend computes on."""
+    backend = keras.backend.backend()
+    name = None
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        for device in tf.config.list_physical_devices("GPU")[:1]:
+            name = tf.config.experimental.get_device_details(device)["device_name"]
+    elif backend == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        name = device.device_kind if device.platform != "cpu" else None
+    else:
+        import torch
+
+        name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return name or f"{os.cpu_count()} CPU cores, {platform.machine()}"
+
+
 def make_contestants(arguments, data):
-    """Functions that run one epoch each.
+    """Functions that run one epoch each, of all or of those that `--only` names.
 
     Returns:
         Dict from names to functions without arguments.
@@ -68,10 +110,10 @@ def make_contestants(arguments, data):
     fit = {"batch_size": arguments.batch_size, "epochs": 1, "verbose": 0, "shuffle": False}
 
     def models():
-        return (
-            make_model(32, 2, 64, arguments.image_size, "teacher"),
-            make_model(8, 1, 64, arguments.image_size, "student"),
-        )
+        return PAIRS[arguments.models][0](arguments.image_size)
+
+    def wanted(name):
+        return arguments.only is None or name in arguments.only
 
     contestants = {}
     teacher, student = models()
@@ -82,8 +124,12 @@ def make_contestants(arguments, data):
         images, batch_size=arguments.batch_size, verbose=0
     )
 
+    # The small models' maps are named so that both distillers can be told to take the same.
+    small = arguments.models == "small"
+    pairs = FeaturePair("features", "features") if small else None
+
     def add_ktan(name, weights):
-        distiller = KTANDistiller(*models(), FeaturePair("features", "features"))
+        distiller = KTANDistiller(*models(), pairs)
         distiller.compile(
             optimizer="adam",
             loss=loss,
@@ -97,7 +143,8 @@ def make_contestants(arguments, data):
         contestants[name] = lambda: distiller.fit(images, labels, **fit)
 
     for name, weights in KTAN_WEIGHTS.items():
-        add_ktan(name, weights)
+        if wanted(name):
+            add_ktan(name, weights)
 
     def add_keras():
         distiller = keras.distillation.Distiller(
@@ -110,11 +157,11 @@ def make_contestants(arguments, data):
             ],
         )
         distiller.compile("adam", loss=loss, metrics=["accuracy"], **switches)
-        contestants["keras.distillation: logits + features"] = lambda: distiller.fit(
-            images, labels, **fit
-        )
+        contestants[KERAS] = lambda: distiller.fit(images, labels, **fit)
 
-    add_keras()
+    # Keras's own pairs maps of one shape only, as the small models have.
+    if small and wanted(KERAS):
+        add_keras()
     return contestants
 
 
@@ -157,10 +204,18 @@ def format_table(seconds):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch-size", type=int, default=64, help="images in a batch")
+    parser.add_argument("--models", choices=list(PAIRS), default="small", help="which pair")
+    parser.add_argument("--dtype", choices=list(POLICIES), default="float32")
+    parser.add_argument("--batch-size", type=int, help="images in a batch")
     parser.add_argument("--steps", type=int, default=40, help="steps in a round")
     parser.add_argument("--rounds", type=int, default=7, help="rounds that count")
-    parser.add_argument("--image-size", type=int, default=32, help="height and width")
+    parser.add_argument("--image-size", type=int, help="height and width")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        metavar="NAME",
+        help="what to measure beside student.fit and teacher.predict; default: everything",
+    )
     parser.add_argument("--jit-compile", action="store_true", help="compile with XLA")
     parser.add_argument(
         "--output",
@@ -169,6 +224,10 @@ def main(argv=None):
         help="where to write OUTPUT.json and OUTPUT.md",
     )
     arguments = parser.parse_args(argv)
+    _, image_size, batch_size = PAIRS[arguments.models]
+    arguments.image_size = arguments.image_size or image_size
+    arguments.batch_size = arguments.batch_size or batch_size
+    keras.config.set_dtype_policy(POLICIES[arguments.dtype])
     generator = np.random.default_rng(0)
     count = arguments.batch_size * arguments.steps
     size = arguments.image_size
@@ -178,17 +237,27 @@ def main(argv=None):
     )
     seconds = measure(make_contestants(arguments, data), arguments.rounds, arguments.steps)
     table = format_table(seconds)
-    machine = f"{os.cpu_count()} CPU cores, {platform.machine()}"
+    pair = "" if arguments.models == "small" else f"{arguments.models}, "
+    dtype = "" if arguments.dtype == "float32" else f"{arguments.dtype}, "
     about = (
-        f"{machine}; backend {keras.backend.backend()}, Keras {keras.__version__}, "
-        f"keras_ktan {keras_ktan.__version__}; batch {arguments.batch_size}, images "
-        f"{size}×{size}×3, {arguments.rounds} rounds of {arguments.steps} steps, "
+        f"{describe_device()}; {pair}{dtype}backend {keras.backend.backend()}, "
+        f"Keras {keras.__version__}, keras_ktan {keras_ktan.__version__}; "
+        f"batch {arguments.batch_size}, images {size}×{size}×3, "
+        f"{arguments.rounds} rounds of {arguments.steps} steps, "
         f"XLA {'on' if arguments.jit_compile else 'off'}."
     )
     print(f"\n{about}\n\n{table}")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.with_suffix(".json").write_text(
-        json.dumps({"about": about, "seconds_per_step": seconds}, indent=1)
+        json.dumps(
+            {
+                "about": about,
+                "device": describe_device(),
+                "batch_size": arguments.batch_size,
+                "seconds_per_step": seconds,
+            },
+            indent=1,
+        )
     )
     arguments.output.with_suffix(".md").write_text(f"{about}\n\n{table}\n")
 

@@ -1,4 +1,4 @@
-"""Quiet TensorFlow, and every test starts from a fresh Keras state."""
+"""Quiet backends, a fresh Keras for every test, and what each promise's tests gave."""
 
 import os
 
@@ -7,6 +7,48 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import keras
 import pytest
+from backend_limits import why_not
+from promise_record import PromiseRecord, note_promises
+
+BACKEND = keras.backend.backend()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--promise-record",
+        metavar="FILE",
+        help="write to this JSON file which tests of each promise ran, and how they ended",
+    )
+
+
+def pytest_configure(config):
+    if BACKEND == "jax":
+        _compile_quickly(config)
+    file = config.getoption("--promise-record")
+    if file and not hasattr(config, "workerinput"):  # pytest-xdist's workers have that
+        config.pluginmanager.register(PromiseRecord(file, BACKEND))
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        reason = why_not(item, BACKEND)
+        if reason is not None:
+            item.add_marker(pytest.mark.skip(reason=reason))
+        note_promises(item, BACKEND)
+
+
+def _compile_quickly(config):
+    """Nearly all the time of JAX on a CPU goes into compiling: do less of it, and once.
+
+    The tests' programs run for milliseconds, so optimising them costs more than it gains. What
+    is compiled stays in pytest's cache directory for the next run.
+    """
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(autouse=True)

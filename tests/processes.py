@@ -38,6 +38,8 @@ def run_together(script, argument_lists, backend, devices=1, timeout=420):
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
         "CUDA_VISIBLE_DEVICES": "-1",
+        # Nearly all of such a process's time is JAX compiling what then runs for milliseconds.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         # With these TensorFlow's fused convolution fails on a batch without an example, which
         # a replica gets when the last batch is small; a plain Keras model fails with it.
         "TF_ENABLE_ONEDNN_OPTS": "0",

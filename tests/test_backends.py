@@ -67,6 +67,7 @@ def run_python(backend, code, *arguments):
         **os.environ,
         "KERAS_BACKEND": backend,
         "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
     finished = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
@@ -79,6 +80,8 @@ def run_python(backend, code, *arguments):
     return finished.stdout
 
 
+@pytest.mark.promise(5)
+@pytest.mark.own_processes(*BACKENDS)
 @pytest.mark.skipif(len(BACKENDS) < 2, reason="only one backend is installed")
 def test_all_backends_move_all_weights_alike(tmp_path):
     results = {}
@@ -94,6 +97,7 @@ def test_all_backends_move_all_weights_alike(tmp_path):
             np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-5, err_msg=backend)
 
 
+@pytest.mark.own_processes(*BACKENDS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_no_backend_is_imported_that_keras_does_not_import(backend):
     code = (
@@ -126,7 +130,6 @@ def counting_distiller(monkeypatch):
     return distiller, traces
 
 
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch runs the step uncompiled")
 def test_the_step_is_traced_once_a_batch_size_over_epochs_and_schedules(monkeypatch):
     distiller, traces = counting_distiller(monkeypatch)
     images, labels = image_data(20)
@@ -138,7 +141,6 @@ def test_the_step_is_traced_once_a_batch_size_over_epochs_and_schedules(monkeypa
     assert len(traces) == expected
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="looks at JAX's lowered program")
 def test_no_teacher_weight_is_a_constant_of_the_compiled_program():
     import jax
 

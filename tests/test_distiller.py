@@ -50,6 +50,7 @@ def train(distiller, steps=3):
     return logs
 
 
+@pytest.mark.promise(9)
 @pytest.mark.parametrize("trained_first", [True, False])
 def test_save_and_load_give_the_same_next_step(tmp_path, trained_first):
     ramp = keras.optimizers.schedules.PolynomialDecay(1.0, 10, 0.1)
@@ -75,6 +76,7 @@ def test_save_and_load_give_the_same_next_step(tmp_path, trained_first):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.promise(9)
 def test_loading_restores_all_three_optimizers(tmp_path):
     distiller = make_distiller(
         t2s_optimizer=keras.optimizers.RMSprop(1e-3), discriminator_optimizer="sgd"
@@ -89,6 +91,7 @@ def test_loading_restores_all_three_optimizers(tmp_path):
     ] * 3
 
 
+@pytest.mark.promise(9)
 def test_shared_and_chosen_layers_survive_a_round_trip(tmp_path):
     shared = FeatureDiscriminator(filters=5, name="shared")
     pairs = [
@@ -202,6 +205,7 @@ def skipped(filters):
 KINDS = [functional, sequential, subclassed, nested, pyramid, skipped]
 
 
+@pytest.mark.promise(8)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_a_student_of_any_kind_learns_to_match_its_target(kind):
     teacher, teacher_path = functional(12)
@@ -221,6 +225,7 @@ def test_a_student_of_any_kind_learns_to_match_its_target(kind):
     assert history["feature_loss"][-1] < 0.8 * history["feature_loss"][0]
 
 
+@pytest.mark.promise(8)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_a_teacher_of_any_kind_can_be_tapped(kind):
     teacher, teacher_path = kind(12)
@@ -271,14 +276,13 @@ def test_feature_pairs_none_takes_the_maps_before_the_pooling():
     assert "anchor student_head" in "\n".join(lines)
 
 
+@pytest.mark.promise(10)
 @pytest.mark.parametrize(
     "switches",
     [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 3}],
     ids=["eager", "xla", "steps_per_execution"],
 )
 def test_every_way_to_run_gives_the_same_weights(switches):
-    if keras.backend.backend() == "torch" and "run_eagerly" not in switches:
-        pytest.skip("Keras on torch has no steps_per_execution, and jit_compile needs a compiler")
     images, labels = image_data(20)
 
     def weights(**arguments):
@@ -301,6 +305,7 @@ def test_every_way_to_run_gives_the_same_weights(switches):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.promise(10)
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(policy):
     exact = train(make_distiller(), steps=1)
@@ -313,13 +318,13 @@ def test_mixed_precision(policy):
     layers = (*distiller.teacher_to_student_layers, *distiller.discriminators)
     assert {layer.dtype_policy.name for layer in layers} == {policy}
     images, labels = image_data(16)
-    first = distiller.train_on_batch(images, labels, return_dict=True)
+    history = distiller.fit(images, labels, batch_size=16, epochs=41, verbose=0).history
     for name, value in exact.items():
-        np.testing.assert_allclose(first[name], value, rtol=0.06, atol=0.02, err_msg=name)
-    history = distiller.fit(images, labels, batch_size=16, epochs=40, verbose=0).history
-    assert history["student_loss"][-1] < first["student_loss"]
+        np.testing.assert_allclose(history[name][0], value, rtol=0.06, atol=0.02, err_msg=name)
+    assert history["student_loss"][-1] < history["student_loss"][0]
 
 
+@pytest.mark.promise(10)
 def test_gradient_accumulation_moves_the_student_every_second_step():
     distiller = make_distiller(
         optimizer=keras.optimizers.SGD(0.1, gradient_accumulation_steps=2),
@@ -380,7 +385,7 @@ loaded = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
 shapes, outputs = {}, []
 for count in (1, 7):
     images = np.load(sys.argv[2])[:count]
-    outputs.append(loaded(image=tf.constant(images))["logits"].numpy())
+    outputs.append(loaded(image=tf.constant(images))[sys.argv[4]].numpy())
 np.save(sys.argv[3], np.concatenate(outputs))
 print(json.dumps({
     "ours": "keras_ktan" in sys.modules,
@@ -390,36 +395,35 @@ print(json.dumps({
 """
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="a SavedModel is TensorFlow's format"
-)
+@pytest.mark.promise(13)
 def test_the_exported_student_runs_where_keras_ktan_is_not(tmp_path):
     distiller = make_distiller()
     train(distiller)
     distiller.export(tmp_path / "student", verbose=False)
     images, _ = image_data(7)
     np.save(tmp_path / "images.npy", images)
+    # Keras's own export, which other backends than TensorFlow go through, numbers the outputs.
+    name = "logits" if keras.backend.backend() == "tensorflow" else "output_0"
     printed = subprocess.run(
         [
             sys.executable,
             "-c",
             _RELOAD,
-            *(str(tmp_path / name) for name in ("student", "images.npy", "outputs.npy")),
+            *(str(tmp_path / file) for file in ("student", "images.npy", "outputs.npy")),
+            name,
         ],
         check=True,
         capture_output=True,
         text=True,
     ).stdout
-    assert json.loads(printed) == {"ours": False, "inputs": ["image"], "outputs": ["logits"]}
+    assert json.loads(printed) == {"ours": False, "inputs": ["image"], "outputs": [name]}
     expected = distiller.student.predict(images, verbose=0)
     np.testing.assert_allclose(
         np.load(tmp_path / "outputs.npy"), np.concatenate([expected[:1], expected]), atol=1e-5
     )
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="a SavedModel is TensorFlow's format"
-)
+@pytest.mark.promise(13)
 def test_exported_outputs_keep_their_names_whatever_their_order(tmp_path):
     import tensorflow as tf
 
@@ -445,6 +449,7 @@ def two_outputs(filters, name, seed):
     return keras.Model(base.inputs, {"logits": base.output, "size": size}, name=name)
 
 
+@pytest.mark.promise(7)
 @pytest.mark.parametrize("own_loss", [True, False])
 def test_the_anchor_does_not_reach_the_logs_of_several_outputs(own_loss):
     """Nothing moves at rate 0, so the logs of training must be those of evaluation."""

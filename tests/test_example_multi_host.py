@@ -73,6 +73,8 @@ def student_of(printed, process):
     return found[1]
 
 
+@pytest.mark.promise(10)
+@pytest.mark.own_processes("jax")
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 def test_two_processes_end_with_the_student_of_one(tmp_path):
     address = free_address()

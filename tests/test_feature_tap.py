@@ -74,6 +74,7 @@ def dense_by_numpy(layer, inputs):
     return inputs @ to_numpy(layer.kernel) + to_numpy(layer.bias)
 
 
+@pytest.mark.promise(8)
 @pytest.mark.parametrize(
     ("make", "path"),
     [
@@ -94,6 +95,7 @@ def test_what_comes_back_is_what_the_layer_made(make, path):
     np.testing.assert_array_equal(to_numpy(outputs), to_numpy(model(INPUTS)))
 
 
+@pytest.mark.promise(8)
 def test_layers_in_a_subclassed_models_lists_and_dicts():
     model = Subclassed()
     model(INPUTS)
@@ -107,6 +109,7 @@ def test_layers_in_a_subclassed_models_lists_and_dicts():
     np.testing.assert_array_equal(to_numpy(logits), to_numpy(outputs))
 
 
+@pytest.mark.promise(8)
 @pytest.mark.parametrize(("kind", "keys"), [("dict", ["P3", "P4"]), ("list", ["0", "1"])])
 def test_a_key_chooses_among_several_outputs(kind, keys):
     model = pyramid(kind)
@@ -217,6 +220,7 @@ def test_a_quantised_layer_can_be_tapped():
     assert "quantized_call" not in vars(hidden)
 
 
+@pytest.mark.promise(8)
 def test_a_wrong_path_names_the_nearest_layers():
     with pytest.raises(ValueError) as error:
         FeatureTap(nested(), ["level_0/flat/hiden"], "teacher")
@@ -229,6 +233,7 @@ def test_a_wrong_path_names_the_nearest_layers():
     assert "teacher_layer_name" in str(error.value)
 
 
+@pytest.mark.promise(8)
 def test_a_name_without_its_path_names_the_path():
     with pytest.raises(ValueError) as error:
         FeatureTap(nested(depth=4), ["hidden"], "student")
@@ -284,6 +289,7 @@ def test_a_layer_that_does_not_run_is_refused():
     assert_three_parts(error.value, "ran 0 times", "Expected exactly once", "Name a layer")
 
 
+@pytest.mark.promise(8)
 @pytest.mark.parametrize(
     ("kind", "path", "came", "expected", "remedy"),
     [

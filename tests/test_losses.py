@@ -40,6 +40,7 @@ def test_sigmoid_two_labels_by_hand():
     np.testing.assert_allclose(to_numpy(loss), [9 * 2 * KL_OF_THREE_TO_ONE], rtol=1e-5)
 
 
+@pytest.mark.promise(6)
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])
 def test_equals_the_closed_form(activation, temperature):
@@ -58,6 +59,7 @@ def test_positions_are_averaged_and_classes_are_summed(activation):
     np.testing.assert_allclose(to_numpy(loss), expected, rtol=1e-4)
 
 
+@pytest.mark.promise(6)
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_the_factor_is_the_temperature_squared(activation):
     teacher, student = random_array(4, 5, seed=1), random_array(4, 5, seed=2)
@@ -100,6 +102,7 @@ def test_a_constant_added_to_all_scores_of_a_softmax_changes_nothing():
     )
 
 
+@pytest.mark.promise(6)
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_half_precision_scores_are_judged_in_full_precision(activation):
     teacher = (3 * random_array(6, 7, seed=1)).astype("float16")
@@ -111,6 +114,7 @@ def test_half_precision_scores_are_judged_in_full_precision(activation):
     np.testing.assert_allclose(to_numpy(loss), expected, rtol=2e-5)
 
 
+@pytest.mark.promise(6)
 def test_a_loss_beyond_the_largest_half_precision_number_is_right():
     # Divided by T = 100: (6, -6) against (-6, 6), a divergence of about 12; times T^2 = 120,000.
     teacher = np.array([[600.0, -600.0]], "float16")
@@ -123,6 +127,7 @@ def test_a_loss_beyond_the_largest_half_precision_number_is_right():
 THREE_FOUR, FOUR_THREE = [3.0, 4.0], [4.0, 3.0]
 
 
+@pytest.mark.promise(6)
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -137,6 +142,7 @@ def test_two_vectors_by_hand(name, expected):
     np.testing.assert_allclose(to_numpy(loss), [expected], rtol=1e-5)
 
 
+@pytest.mark.promise(6)
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -254,6 +260,7 @@ def test_a_step_against_the_gradient_comes_nearer(name):
     assert float(distance(as_tensor(nearer))) < float(distance(as_tensor(features))) - 1e-4
 
 
+@pytest.mark.promise(6)
 @pytest.mark.parametrize("name", NAMES)
 def test_half_precision_maps_are_compared_in_full_precision(name):
     # Squares of 300 and their sums are beyond float16.
@@ -270,6 +277,7 @@ def test_half_precision_maps_are_compared_in_full_precision(name):
 LN3 = np.log(3.0)
 
 
+@pytest.mark.promise(6)
 @pytest.mark.parametrize(
     ("name", "real", "fake", "tell_apart", "fool"),
     [
@@ -353,6 +361,7 @@ def test_accuracy_counts_a_verdict_on_the_boundary_as_the_students(name, boundar
     )
 
 
+@pytest.mark.promise(6)
 @pytest.mark.parametrize("name", GAME)
 def test_half_precision_verdicts_are_judged_in_full_precision(name):
     verdicts = random_array(4, 3, 3).astype("float16")

@@ -519,6 +519,7 @@ MISUSES = {
 }
 
 
+@pytest.mark.promise(11)
 @pytest.mark.parametrize("misuse", MISUSES)
 def test_misuse_is_refused_in_three_parts(misuse, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -541,6 +542,7 @@ def test_with_the_students_own_loss_its_own_metrics_are_used(argument):
     )
 
 
+@pytest.mark.promise(11)
 def test_a_refused_compile_leaves_the_game_as_it_was():
     game = distiller()
     compiled(game, adversarial_loss_weight=0.0)

@@ -135,6 +135,7 @@ def weights(players):
     ]
 
 
+@pytest.mark.promise(5)
 @pytest.mark.parametrize("anchor", ["student_head", "task", "reconstruction"])
 def test_the_explicit_step_equals_the_oracle(anchor):
     explicit, players = make_players(anchor), make_players(anchor)

@@ -52,6 +52,7 @@ def fit(model, compiled, **fit_arguments):
     ).history
 
 
+@pytest.mark.promise(4, 7)
 @pytest.mark.parametrize(
     "fit_arguments",
     [
@@ -80,6 +81,7 @@ def test_same_variables_as_student_fit(make_student, fit_arguments):
         np.testing.assert_allclose(history[name], values, rtol=1e-6)
 
 
+@pytest.mark.promise(4)
 def test_a_student_with_its_own_loss_trains_as_it_would_alone():
     alone, student = plain_student(), plain_student()
     for model in (alone, student):

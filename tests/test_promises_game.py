@@ -57,6 +57,7 @@ def size(differences):
     return sum(float(np.sum(np.abs(difference))) for difference in differences)
 
 
+@pytest.mark.promise(5)
 @pytest.mark.parametrize("adversarial_loss", ["bce", "least_squares", "hinge"])
 def test_the_students_step_lowers_fool(adversarial_loss):
     distiller = make_distiller(
@@ -76,6 +77,7 @@ def test_the_students_step_lowers_fool(adversarial_loss):
         assert logs[-1]["discriminator_loss"] > logs[0]["discriminator_loss"]
 
 
+@pytest.mark.promise(5)
 @pytest.mark.parametrize("adversarial_loss", ["bce", "least_squares", "hinge"])
 def test_the_discriminators_step_lowers_tell_apart(adversarial_loss):
     distiller = make_distiller(
@@ -90,6 +92,7 @@ def test_the_discriminators_step_lowers_tell_apart(adversarial_loss):
         assert logs[-1]["adversarial_loss"] > logs[0]["adversarial_loss"]
 
 
+@pytest.mark.promise(5)
 def test_each_optimizer_moves_its_own_player_and_no_other():
     data = image_data(16)
     for player, argument in {
@@ -102,6 +105,7 @@ def test_each_optimizer_moves_its_own_player_and_no_other():
         assert all(size(differences) == 0 for differences in moved.values())
 
 
+@pytest.mark.promise(5)
 def test_the_discriminator_gets_no_gradient_from_the_students_loss():
     data = image_data(16)
     steps = [
@@ -114,6 +118,7 @@ def test_the_discriminator_gets_no_gradient_from_the_students_loss():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.promise(5)
 def test_the_student_gets_no_gradient_from_the_discriminators_loss():
     # Were the student moved by `tell apart` too, its step would not scale with the weight.
     data = image_data(16)
@@ -134,6 +139,7 @@ def test_the_student_gets_no_gradient_from_the_discriminators_loss():
     assert size(steps[0]["student"]) > 0
 
 
+@pytest.mark.promise(5)
 def test_t2s_gets_no_gradient_from_the_matching_loss():
     data = image_data(16)
     steps = [
@@ -145,6 +151,7 @@ def test_t2s_gets_no_gradient_from_the_matching_loss():
     assert size(steps[0]) > 0
 
 
+@pytest.mark.promise(5)
 def test_the_student_head_anchor_moves_no_weight_of_the_student():
     moved = moves(make_distiller(t2s_optimizer=SGD(0.5)), image_data(16))
     assert size(moved["t2s"]) > 0
@@ -156,6 +163,7 @@ def log_softmax(scores):
     return scores - np.log(np.sum(np.exp(scores), axis=-1, keepdims=True))
 
 
+@pytest.mark.promise(6)
 def test_all_logged_losses_equal_closed_forms():
     """Every number of one step, from the models' outputs by NumPy in double precision."""
     distiller = make_distiller(
@@ -223,6 +231,7 @@ def test_all_logged_losses_equal_closed_forms():
         np.testing.assert_allclose(logs[name], value, rtol=2e-4, err_msg=name)
 
 
+@pytest.mark.promise(7)
 def test_sample_and_class_weights_act_on_the_labels_alone():
     images, labels = image_data(16)
     plain = make_distiller().train_on_batch(images, labels, return_dict=True)
@@ -234,6 +243,7 @@ def test_sample_and_class_weights_act_on_the_labels_alone():
         np.testing.assert_allclose(halved[name], plain[name], rtol=1e-5)
 
 
+@pytest.mark.promise(7)
 def test_logs_are_means_over_the_examples_with_a_partial_last_batch():
     images, labels = image_data(11)
     whole = make_distiller().train_on_batch(images, labels, return_dict=True)
@@ -255,6 +265,7 @@ def test_a_schedule_is_read_at_every_step_and_never_retraces():
     )
 
 
+@pytest.mark.promise(7)
 def test_dictionary_outputs_and_targets_are_honoured():
     def two_headed(filters, name, seed):
         base = image_model(filters, name, batch_norm=False, seed=seed)

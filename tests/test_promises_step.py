@@ -32,6 +32,7 @@ def counted_model(filters, name):
     return model, counter
 
 
+@pytest.mark.promise(1)
 @pytest.mark.parametrize(
     ("weights", "teacher_passes"),
     [
@@ -63,6 +64,7 @@ def test_one_forward_pass_of_each_model_in_a_step(weights, teacher_passes):
     assert student_counter.flags == [True] * 3
 
 
+@pytest.mark.promise(1)
 def test_batch_normalisation_moves_once_in_a_step():
     teacher, _ = counted_model(12, "teacher")
     student, _ = counted_model(4, "student")
@@ -90,6 +92,7 @@ def make_distiller(**arguments):
     return distiller
 
 
+@pytest.mark.promise(2)
 def test_evaluate_and_predict_change_no_variable_and_log_only_what_they_computed():
     distiller = make_distiller()
     images, labels = image_data()
@@ -105,6 +108,7 @@ def test_evaluate_and_predict_change_no_variable_and_log_only_what_they_computed
     )
 
 
+@pytest.mark.promise(2)
 def test_evaluate_gives_what_the_student_gives():
     distiller = make_distiller()
     images, labels = image_data()
@@ -117,6 +121,7 @@ def test_evaluate_gives_what_the_student_gives():
         np.testing.assert_allclose(logs[name], value, rtol=1e-6)
 
 
+@pytest.mark.promise(2)
 def test_history_holds_every_term_in_training_and_none_in_validation():
     distiller = make_distiller()
     images, labels = image_data()
@@ -140,6 +145,7 @@ def test_history_holds_every_term_in_training_and_none_in_validation():
         assert all(value > 0 for value in history[name]), name
 
 
+@pytest.mark.promise(2)
 def test_calling_the_distiller_is_calling_the_student():
     distiller = make_distiller()
     images, _ = image_data()
@@ -149,6 +155,7 @@ def test_calling_the_distiller_is_calling_the_student():
     )
 
 
+@pytest.mark.promise(3)
 @pytest.mark.parametrize("teacher_trainable", [True, False])
 def test_the_teacher_is_bit_identical_and_its_flags_are_the_callers(teacher_trainable):
     teacher = image_model(37, "teacher", seed=1)
@@ -166,6 +173,7 @@ def test_the_teacher_is_bit_identical_and_its_flags_are_the_callers(teacher_trai
     assert {layer.name: layer.trainable for layer in teacher.layers} == flags
 
 
+@pytest.mark.promise(3)
 def test_no_teacher_variable_is_trainable_or_has_a_slot_whatever_is_toggled():
     teacher = image_model(37, "teacher", seed=1)
     distiller = KTANDistiller(teacher, image_model(4, "student", seed=2))
@@ -184,6 +192,7 @@ def test_no_teacher_variable_is_trainable_or_has_a_slot_whatever_is_toggled():
         assert shape not in shapes
 
 
+@pytest.mark.promise(3)
 def test_the_teacher_runs_in_inference_mode_during_training():
     # A dropout that lets nothing through in training: the softened logits would differ.
     inputs = keras.Input((8, 8, 1))

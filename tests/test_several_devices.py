@@ -13,10 +13,15 @@ SCRIPT = TESTS / "several_devices_script.py"
 ROUND_OFF = {"rtol": 1e-5, "atol": 1e-6}
 
 
-def needs(package):
-    return pytest.mark.skipif(
-        importlib.util.find_spec(package) is None, reason=f"{package} is not installed"
-    )
+def on(package):
+    """Both marks of a test on a backend: it counts for that, and is left out without it."""
+
+    def mark(test):
+        missing = importlib.util.find_spec(package) is None
+        skip = pytest.mark.skipif(missing, reason=f"{package} is not installed")
+        return pytest.mark.own_processes(package)(skip(test))
+
+    return mark
 
 
 def read(folder, name):
@@ -46,7 +51,8 @@ def replicas(tmp_path_factory):
     return folder
 
 
-@needs("tensorflow")
+@pytest.mark.promise(10)
+@on("tensorflow")
 @pytest.mark.parametrize("loss", ["given_loss", "own_loss"])
 def test_two_replicas_of_a_mirrored_strategy_equal_one_device(replicas, loss):
     one, two = read(replicas, f"{loss}_one"), read(replicas, f"{loss}_two")
@@ -56,7 +62,8 @@ def test_two_replicas_of_a_mirrored_strategy_equal_one_device(replicas, loss):
     assert_same_numbers(two, one)
 
 
-@needs("tensorflow")
+@pytest.mark.promise(10)
+@on("tensorflow")
 def test_replicas_draw_noise_of_their_own(replicas):
     # Each got the same images as the one device: with shared noise the numbers would agree.
     one, two = (
@@ -65,13 +72,15 @@ def test_replicas_draw_noise_of_their_own(replicas):
     assert abs(float(one[0] - two[0])) > 1e-4
 
 
-@needs("tensorflow")
+@pytest.mark.promise(10)
+@on("tensorflow")
 def test_on_replicas_a_distiller_without_distillation_is_student_fit(replicas):
     # With batch normalisation and an uneven last batch Keras's own numbers are the measure.
     assert_same_numbers(read(replicas, "distiller"), read(replicas, "student"))
 
 
-@needs("tensorflow")
+@pytest.mark.promise(10)
+@on("tensorflow")
 def test_compile_outside_of_the_scope_of_the_strategy_is_an_error(replicas):
     message = (replicas / "outside.txt").read_text()
     assert "outside of the `tf.distribute.Strategy`" in message
@@ -85,14 +94,16 @@ def devices(tmp_path_factory):
     return folder
 
 
-@needs("jax")
+@pytest.mark.promise(10)
+@on("jax")
 def test_data_parallel_over_two_devices_equals_one_device(devices):
     one, two = read(devices, "one"), read(devices, "two")
     assert_all_learned(one)
     assert_same_numbers(two, one)
 
 
-@needs("jax")
+@pytest.mark.promise(10)
+@on("jax")
 def test_two_processes_equal_one_process_with_the_same_global_batch(devices, tmp_path):
     address = free_address()
     run_together(

@@ -44,6 +44,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.promise(8)
 @pytest.mark.parametrize(("teacher_shape", "student_shape"), SHAPES)
 def test_any_shape_to_any_shape(teacher_shape, student_shape):
     layer = connected(teacher_shape, student_shape)

@@ -1,0 +1,49 @@
+"""What cannot hold on a backend, and why. The one place where a test is left out for that.
+
+`conftest.py` skips these tests with the reason, and `benchmarks/promises.py` prints the table.
+"""
+
+NO_SAVED_MODEL = (
+    "Keras on torch cannot write a SavedModel without torch_xla, and Keras 3.15 not with it either"
+)
+# Test, by file and function (and case, where only one is meant; or file alone, where all are),
+# to backends with the reason.
+LIMITS = {
+    "test_backends.py::test_the_step_is_traced_once_a_batch_size_over_epochs_and_schedules": {
+        "torch": "Keras on torch runs the step uncompiled: there is no trace to count",
+    },
+    "test_backends.py::test_no_teacher_weight_is_a_constant_of_the_compiled_program": {
+        "tensorflow": "a TensorFlow graph holds variables, not their values",
+        "torch": "Keras on torch runs the step uncompiled: there is no program to look at",
+    },
+    "test_distiller.py::test_every_way_to_run_gives_the_same_weights[xla]": {
+        "torch": "`jit_compile=True` is `torch.compile` there and needs a C++ compiler",
+    },
+    "test_distiller.py::test_every_way_to_run_gives_the_same_weights[steps_per_execution]": {
+        "torch": "Keras on torch refuses a `steps_per_execution` above 1",
+    },
+    "test_distiller.py::test_the_exported_student_runs_where_keras_ktan_is_not": {
+        "torch": NO_SAVED_MODEL,
+    },
+    "test_distiller.py::test_exported_outputs_keep_their_names_whatever_their_order": {
+        "jax": "Keras on JAX numbers the outputs of a SavedModel: output_0, output_1",
+        "torch": NO_SAVED_MODEL,
+    },
+}
+
+
+def why_not(item, backend):
+    """Why a test cannot hold on a backend.
+
+    Args:
+        item: The collected test, a `pytest.Item`.
+        backend: The name of the backend of this session.
+
+    Returns:
+        The reason, or `None` where the test can hold.
+    """
+    name = f"{item.path.name}::{item.name}"
+    for known in (name, name.split("[")[0], item.path.name):
+        if backend in LIMITS.get(known, {}):
+            return LIMITS[known][backend]
+    return None
