@@ -12,12 +12,14 @@ class EpochReport(keras.callbacks.Callback):
     Args:
         label: What is running.
         every: Seconds between two lines at least; a short run prints none.
+        tell: Function from an epoch's logs to the words that say how good it is.
     """
 
-    def __init__(self, label, every=30):
+    def __init__(self, label, every=30, tell=None):
         super().__init__()
         self.label = label
         self.every = every
+        self.tell = tell or _tell_accuracy
 
     def on_train_begin(self, logs=None):
         self._start = self._last = time.perf_counter()
@@ -29,10 +31,14 @@ class EpochReport(keras.callbacks.Callback):
         self._last = now
         left = (now - self._start) / (epoch + 1) * (total - epoch - 1)
         print(
-            f"    {self.label}: epoch {epoch + 1}/{total}, {logs['val_accuracy']:.2%} on the "
-            f"validation images, about {duration(left)} of this run left",
+            f"    {self.label}: epoch {epoch + 1}/{total}, {self.tell(logs)}, about "
+            f"{duration(left)} of this run left",
             flush=True,
         )
+
+
+def _tell_accuracy(logs):
+    return f"{logs['val_accuracy']:.2%} on the validation images"
 
 
 def duration(seconds):

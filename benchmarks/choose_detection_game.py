@@ -1,0 +1,183 @@
+"""Which way to play the game with a detector: variants against each other on the tuning split.
+
+The validation split is never read. Every finished run is a line of OUTPUT/runs.jsonl, and the
+same command goes on where it stopped; --report OUTPUT prints the table of all finished runs.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "examples"))
+
+import keras
+import numpy as np
+from compact_detector import CompactDetector
+from detection_data import load_pictures, make_training_data, split_pictures
+from distill_detector import evaluate, train_student
+from four_ways import mean_and_deviation
+
+from keras_ktan import FeatureDiscriminator, FeaturePair, TeacherToStudent
+
+
+def game(
+    logits=0.0,
+    feature=0.0,
+    adversary=0.0,
+    levels=("P3", "P4"),
+    anchor="reconstruction",
+    temperature=1.0,
+    falling=True,
+    **more,
+):
+    """One variant: three weights, what is paired and how."""
+    return {
+        "weights": (logits, feature, adversary),
+        "levels": levels,
+        "anchor": anchor,
+        "temperature": temperature,
+        "falling": falling,
+        "compile": more,
+    }
+
+
+VARIANTS = {
+    "labels only": game(),
+    "logits 5": game(logits=5.0),
+    "logits 10": game(logits=10.0),
+    "logits 30": game(logits=30.0),
+    "logits 10, T 2": game(logits=10.0, temperature=2.0),
+    "features": game(feature=1.0),
+    "features, student head": game(feature=1.0, anchor="student_head"),
+    "features, constant": game(feature=1.0, falling=False),
+    "logits 10 + features": game(logits=10.0, feature=1.0),
+    "logits 10 + features P3": game(logits=10.0, feature=1.0, levels=("P3",)),
+    "logits 10 + features + adversary": game(logits=10.0, feature=1.0, adversary=0.02),
+}
+STUDENTS = {
+    "78k": {"widths": (8, 16, 32, 32), "pyramid_width": 32},
+    "44k": {"widths": (8, 12, 24, 24), "pyramid_width": 24},
+    "20k": {"widths": (6, 8, 16, 16), "pyramid_width": 16},
+}
+
+
+def make_play(variant, steps):
+    """The pairs and the arguments of `compile` of a variant."""
+
+    def weight(value):
+        is_falling = variant["falling"] and value
+        return keras.optimizers.schedules.CosineDecay(value, steps) if is_falling else value
+
+    logits, feature, adversary = variant["weights"]
+    pairs = [
+        FeaturePair(
+            level,
+            level,
+            teacher_to_student=TeacherToStudent(anchor=variant["anchor"]),
+            discriminator=FeatureDiscriminator(),
+        )
+        for level in variant["levels"]
+    ]
+    return pairs, {
+        "logits_loss_weight": logits,
+        "feature_loss_weight": weight(feature),
+        "adversarial_loss_weight": weight(adversary),
+        **variant["compile"],
+    }
+
+
+def report(path):
+    """A Markdown table of all finished runs: AP on the tuning split, mean ± sd over the seeds."""
+    runs = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [
+        "| student | epochs | variant | seeds | AP | AP50 | AP75 | AP against labels only, same "
+        "seeds | seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for student, epochs, variant in dict.fromkeys(
+        (run["student"], run["epochs"], run["variant"]) for run in runs
+    ):
+
+        def of(name, student=student, epochs=epochs):
+            wanted = (student, epochs, name)
+            return {
+                run["seed"]: run
+                for run in runs
+                if (run["student"], run["epochs"], run["variant"]) == wanted
+            }
+
+        found, base = of(variant), of("labels only")
+        row = f"| {student} | {epochs} | {variant} | {len(found)} |"
+        for name in ("AP", "AP50", "AP75"):
+            mean, deviation = mean_and_deviation([100 * run[name] for run in found.values()])
+            row += f" {mean:.1f} ± {deviation:.1f} |"
+        shared = [seed for seed in found if seed in base and variant != "labels only"]
+        gains = [100 * (found[seed]["AP"] - base[seed]["AP"]) for seed in shared]
+        row += f" {np.mean(gains):+.1f} ({', '.join(f'{g:+.1f}' for g in gains)})" if gains else " "
+        lines.append(row + f" | {np.mean([run['seconds'] for run in found.values()]):.0f} |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="../shared/data/tfds/bccd/1.0.0")
+    parser.add_argument("--teacher", type=pathlib.Path, help="the teacher's .keras file")
+    parser.add_argument(
+        "--output", type=pathlib.Path, default=pathlib.Path("runs/detection_search")
+    )
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--student", choices=list(STUDENTS), default="44k")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--report", action="store_true", help="print the table and stop")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    path = arguments.output / "runs.jsonl"
+    if arguments.report:
+        print(report(path))
+        return
+    teacher = keras.saving.load_model(arguments.teacher)
+    size = teacher.settings["image_size"]
+    pictures, names = load_pictures(arguments.dataset, "train", (240, 320))
+    train, tuning = split_pictures(pictures, 41)
+    print("teacher", evaluate(teacher, tuning, size, names), flush=True)
+    steps = arguments.epochs * -(-len(train) // 8)
+    done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    for seed in arguments.seeds:
+        for name in arguments.variants:
+            key = {
+                "student": arguments.student,
+                "epochs": arguments.epochs,
+                "variant": name,
+                "seed": seed,
+            }
+            if any(key.items() <= run.items() for run in done):
+                continue
+            keras.backend.clear_session(free_memory=False)
+            student, history, seconds = train_student(
+                teacher,
+                lambda: CompactDetector(
+                    size, len(names), **STUDENTS[arguments.student], name="student"
+                ),
+                lambda seed: make_training_data(train, size, 8, seed),
+                seed,
+                arguments.epochs,
+                steps,
+                make_play(VARIANTS[name], steps),
+                name,
+                temperature=VARIANTS[name]["temperature"],
+            )
+            found = evaluate(student, tuning, size, names)
+            last = {term: round(values[-1], 4) for term, values in history.items()}
+            run = {**key, **found, "seconds": round(seconds, 1), "last_epoch": last}
+            with path.open("a") as file:
+                file.write(json.dumps(run) + "\n")
+            print(json.dumps(run), flush=True)
+    print(report(path))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,464 @@
+"""Make a small object detector better: three ways, one budget, runs that can be resumed.
+
+A compact FCOS detector is trained as the teacher, then one that is many times smaller three
+ways: on the labels only, with the teacher's feature maps, and with all of KTAN. The pictures come
+from a TFDS data set with the features of `voc`; with --quick they are drawn shapes. A part of the
+train split is cut off for tuning; the validation split is read once a run, after it.
+
+Each finished run is one line of OUTPUT/runs.jsonl; the same command with --resume goes on where
+it stopped, and the teacher is trained once.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import shutil
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from compact_detector import CompactDetector
+from detection_data import (
+    SHAPE_NAMES,
+    as_network_input,
+    load_pictures,
+    make_shapes,
+    make_training_data,
+    split_pictures,
+)
+from detection_metrics import average_precision
+from detection_report import draw_detections, export_with_decoding, format_results
+from distill_cifar10 import digest, whole_number
+from four_ways import check_saved_model
+from progress import EpochReport, duration, seconds_left
+from run_log import RunLog
+
+import keras_ktan
+from keras_ktan import FeaturePair, KTANDistiller
+
+WAYS = ("labels only", "features", "KTAN")
+TEACHER_SEED = 1234
+TEACHER_EPOCHS, STUDENT_EPOCHS = 100, 60
+# Chosen on the tuning split: benchmarks/results/detection/search.md.
+FEATURE_WEIGHT, ADVERSARY_WEIGHT, LOGITS_WEIGHT = 1.0, 0.02, 10.0
+TEMPERATURE = 1.0
+TEACHER = {"widths": (24, 48, 96, 128), "pyramid_width": 96, "depth": 2, "head_depth": 2}
+STUDENT = {"widths": (8, 16, 32, 32), "pyramid_width": 32, "depth": 1, "head_depth": 1}
+QUICK_TEACHER = {"widths": (16, 24, 48, 64), "pyramid_width": 48, "depth": 1, "head_depth": 1}
+QUICK_STUDENT = {"widths": (6, 8, 12, 16), "pyramid_width": 12, "depth": 1, "head_depth": 1}
+
+
+def make_optimizer(steps, rate=2e-3):
+    """AdamW that warms up and then decays to 0 over so many steps."""
+    warmup = min(100, steps // 10)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, steps - warmup, warmup_target=rate, warmup_steps=warmup
+    )
+    return keras.optimizers.AdamW(schedule, weight_decay=1e-4, clipnorm=10.0)
+
+
+def make_game(way, steps):
+    """One way's pairs and loss weights.
+
+    The maps teach most in the beginning and nothing in the end. The softened class scores are a
+    mean over all positions, of which few hold an object: hence their large weight.
+
+    Args:
+        way: One of `WAYS`.
+        steps: Steps of the whole training.
+
+    Returns:
+        A tuple of a list of `FeaturePair` and a dict of arguments for `KTANDistiller.compile`.
+    """
+
+    def falling(weight):
+        return keras.optimizers.schedules.CosineDecay(weight, steps)
+
+    is_ktan = way == "KTAN"
+    return [FeaturePair(level, level) for level in ("P3", "P4")], {
+        "logits_loss_weight": LOGITS_WEIGHT if is_ktan else 0.0,
+        "feature_loss_weight": 0.0 if way == "labels only" else falling(FEATURE_WEIGHT),
+        "adversarial_loss_weight": falling(ADVERSARY_WEIGHT) if is_ktan else 0.0,
+    }
+
+
+def train_student(teacher, make_student, data, seed, epochs, steps, game, label, **arguments):
+    """One run: a fresh student, one way, one seed.
+
+    The seed fixes the student's first weights and the batches, so that the ways start alike.
+
+    Args:
+        teacher: The trained teacher.
+        make_student: Function without arguments that builds the student.
+        data: Function from a seed to training data.
+        seed: Int.
+        epochs: Int.
+        steps: Steps of the whole run.
+        game: What `make_game` returned.
+        label: What is running, for the lines that say where it stands.
+        **arguments: More for `KTANDistiller`.
+
+    Returns:
+        A tuple of the student, the history and the seconds that `fit` took.
+    """
+    pairs, weights = game
+    batches = data(seed)
+    keras.utils.set_random_seed(seed)
+    student = make_student()
+    distiller = KTANDistiller(
+        teacher,
+        student,
+        pairs,
+        logits_output="class_logits",
+        logits_activation="sigmoid",
+        **{"temperature": TEMPERATURE, **arguments},
+    )
+    # No loss: a detector knows its own.
+    distiller.compile(optimizer=make_optimizer(steps), **weights)
+    keras.utils.set_random_seed(seed)
+    start = time.perf_counter()
+    history = distiller.fit(
+        batches,
+        epochs=epochs,
+        callbacks=[EpochReport(label, tell=tell_losses)],
+        shuffle=False,  # the data set shuffles itself
+        verbose=0,
+    )
+    return student, history.history, time.perf_counter() - start
+
+
+def tell_losses(logs):
+    """The parts of a detector's loss in words."""
+    return f"class loss {logs['class_loss']:.3f}, box loss {logs['box_loss']:.3f}"
+
+
+def evaluate(detector, pictures, size, class_names):
+    """AP of a detector on whole pictures."""
+    images, truth = as_network_input(pictures, size)
+    # `predict` would build a graph for every one of the many students.
+    parts = [
+        detector.predict_step((images[start : start + 32],)) for start in range(0, len(images), 32)
+    ]
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return average_precision(found, truth, class_names)
+
+
+def obtain_teacher(path, is_given, log, make_teacher, data, epochs, steps, backup):
+    """The teacher: read if it was kept, else trained and kept.
+
+    Args:
+        path: `pathlib.Path` of the `.keras` file.
+        is_given: Whether the caller named the file; another experiment's teacher is refused.
+        log: `RunLog`; it records which teacher the runs had.
+        make_teacher: Function without arguments that builds it.
+        data: Function from a seed to training data.
+        epochs: Int.
+        steps: Steps of the whole training.
+        backup: Folder where a stopped training goes on from.
+
+    Returns:
+        A `CompactDetector`.
+
+    Raises:
+        ValueError: If it is not the teacher of the runs in the log, or is made for others.
+    """
+    if path.exists() and (is_given or "teacher" in log.settings):
+        print(f"teacher: read from {path}", flush=True)
+        teacher = keras.saving.load_model(path)
+    else:
+        print(f"teacher: {epochs} epochs ...", flush=True)
+        batches = data(TEACHER_SEED)
+        teacher = make_teacher()
+        teacher.compile(optimizer=make_optimizer(steps))
+        teacher.fit(
+            batches,
+            epochs=epochs,
+            callbacks=[
+                EpochReport("teacher", tell=tell_losses),
+                keras.callbacks.BackupAndRestore(backup),
+            ],
+            shuffle=False,  # the data set shuffles itself
+            verbose=0,
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        teacher.save(path)
+    wanted = make_teacher().settings
+    differences = [
+        f"{name} is {teacher.settings[name]}, not {wanted[name]}"
+        for name in ("image_size", "classes")
+        if teacher.settings[name] != wanted[name]
+    ]
+    if differences:
+        raise ValueError(
+            f"{path} holds a teacher for other pictures: {'; '.join(differences)}. Expected one "
+            "that fits. Delete the file or name another with --teacher."
+        )
+    log.confirm("teacher", digest(teacher.get_weights()))
+    return teacher
+
+
+def parse_arguments(argv=None):
+    """The command line; see --help."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+    def add(option, help, **how):
+        parser.add_argument(
+            option, help=f"{help} (default: {how.pop('shown', '%(default)s')})", **how
+        )
+
+    one_or_more = {"type": whole_number(1), "metavar": "N"}
+    add(
+        "--dataset",
+        "folder of a prepared TFDS data set, or a TFDS name such as voc/2007, with voc's features",
+        default="../shared/data/tfds/bccd/1.0.0",
+    )
+    add("--data-dir", "folder of TFDS data sets, for a name", shown="TFDS's own")
+    add("--train-split", "pictures to train on and to tune on", default="train")
+    add("--validation-split", "pictures that are read once a run, after it", default="val")
+    add("--held-out", "pictures of the train split cut off for tuning", default=41, **one_or_more)
+    add(
+        "--image-size",
+        "height and width that pictures are scaled to, multiples of 16",
+        nargs=2,
+        default=(144, 192),
+        **one_or_more,
+    )
+    add("--teacher", "the teacher's file", type=pathlib.Path, shown="OUTPUT/teacher.keras")
+    add("--teacher-epochs", "epochs of the teacher", default=TEACHER_EPOCHS, **one_or_more)
+    add("--epochs", "epochs of each student", default=STUDENT_EPOCHS, **one_or_more)
+    add("--batch-size", "pictures a step", default=8, **one_or_more)
+    add("--seeds", "runs of each way, with seeds from 0 on", default=3, **one_or_more)
+    add("--quick", "small networks on drawn shapes, for a look", shown="no", action="store_true")
+    add(
+        "--output",
+        "folder for runs.jsonl, settings.json, teacher.keras, students, table.md, results.json, "
+        "detections.png and the SavedModel",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/detection"),
+    )
+    add(
+        "--resume",
+        "go on with the runs in OUTPUT; the settings must be the recorded ones, but --seeds may "
+        "ask for more",
+        shown="refuse a folder with runs",
+        action="store_true",
+    )
+    arguments = parser.parse_args(argv)
+    arguments.image_size = tuple(arguments.image_size)
+    if arguments.quick:
+        # What --quick settles, a caller may still choose otherwise.
+        quick = {"image_size": (64, 96), "held_out": 16, "teacher_epochs": 30, "epochs": 20}
+        for name, value in {**quick, "seeds": 1}.items():
+            if getattr(arguments, name) == parser.get_default(name):
+                setattr(arguments, name, value)
+        arguments.dataset = "shapes"
+    if any(size % 16 for size in arguments.image_size):
+        parser.error(f"--image-size: received {arguments.image_size}, expected multiples of 16")
+    apart = ("data_dir", "seeds", "output", "resume", "teacher")
+    settings = {name: value for name, value in vars(arguments).items() if name not in apart}
+    settings["dataset"] = pathlib.Path(arguments.dataset).name
+    settings["versions"] = {
+        module.__name__: module.__version__ for module in (keras_ktan, keras, tf)
+    }
+    try:
+        log = RunLog(arguments.output, settings, arguments.resume)
+    except ValueError as error:
+        parser.error(str(error))
+    return arguments, log
+
+
+def load_parts(arguments):
+    """Training, tuning and validation pictures, and the names of the classes."""
+    size = arguments.image_size
+    if arguments.quick:
+        names, validation = SHAPE_NAMES, make_shapes(32, size, seed=1)
+        pictures = make_shapes(96, size, seed=0)
+    else:
+        # Kept a little larger than the network's input, so that a window can come closer.
+        kept = tuple(5 * length // 3 for length in size)
+        pictures, names = load_pictures(
+            arguments.dataset, arguments.train_split, kept, arguments.data_dir
+        )
+        validation, _ = load_pictures(
+            arguments.dataset, arguments.validation_split, kept, arguments.data_dir
+        )
+    return (*split_pictures(pictures, arguments.held_out), validation, names)
+
+
+def run_students(arguments, log, teacher, make_student, data, parts, steps):
+    """Every run that the log does not hold yet; each is logged when it is finished.
+
+    Args:
+        arguments: The command line.
+        log: `RunLog`.
+        teacher: The trained teacher.
+        make_student: Function without arguments that builds a student.
+        data: Function from a seed to training data.
+        parts: Tuple of tuning pictures, validation pictures and class names.
+        steps: Steps of a whole run.
+    """
+    tuning, validation, names = parts
+    plan = [(seed, way) for seed in range(arguments.seeds) for way in WAYS]
+    left = [(seed, way) for seed, way in plan if not log.find(seed=seed, way=way)]
+    if len(left) < len(plan):
+        print(f"{len(plan) - len(left)} of {len(plan)} runs are finished already", flush=True)
+    for index, (seed, way) in enumerate(left, start=1):
+        label = f"seed {seed}, {way}"
+        student, history, seconds = train_student(
+            teacher,
+            make_student,
+            data,
+            seed,
+            arguments.epochs,
+            steps,
+            make_game(way, steps),
+            label,
+        )
+        student.save(student_path(arguments.output, way, seed))
+        tuned = evaluate(student, tuning, arguments.image_size, names)
+        log.append(
+            {
+                "way": way,
+                "seed": seed,
+                "validation": evaluate(student, validation, arguments.image_size, names),
+                "tuning": tuned,
+                "seconds": round(seconds, 1),
+                "history": history,
+            }
+        )
+        waiting = [later for _, later in left[index:]]
+        print(
+            f"[{len(plan) - len(waiting)}/{len(plan)}] {label}: AP {tuned['AP']:.3f} on the tuning "
+            f"pictures, {duration(seconds)}; "
+            + (f"about {duration(seconds_left(log.runs, waiting))} left" if waiting else "done"),
+            flush=True,
+        )
+
+
+def student_path(output, way, seed):
+    """Where a run's student is kept."""
+    folder = output / "students"
+    folder.mkdir(exist_ok=True)
+    return folder / f"{way.replace(' ', '_')}_{seed}.keras"
+
+
+def show(arguments, log, teacher, students, parts):
+    """The table, the numbers, the picture, and the shipped student checked.
+
+    Args:
+        arguments: The command line.
+        log: `RunLog`.
+        teacher: The trained teacher.
+        students: Dict from each way to its student of seed 0.
+        parts: Tuple of validation pictures and class names.
+    """
+    validation, names = parts
+    size, output = arguments.image_size, arguments.output
+    images, _ = as_network_input(validation, size)
+    seeds = range(arguments.seeds)
+    results = {"teacher": [evaluate(teacher, validation, size, names)]}
+    results |= {way: [log.find(seed=seed, way=way)["validation"] for seed in seeds] for way in WAYS}
+    costs = {
+        "teacher": export_with_decoding(teacher, output / "teacher", images[:1]),
+        "student": export_with_decoding(students["KTAN"], output / "student", images[:1]),
+    }
+    table = format_results(results, costs, teacher, students["KTAN"], names)
+    heading = (
+        f"{pathlib.Path(arguments.dataset).name} at {size[0]}×{size[1]}, {arguments.epochs} "
+        f"epochs, seeds: {arguments.seeds}; AP in percent on {len(validation)} validation "
+        "pictures, mean ± sd."
+    )
+    print(f"\n{heading}\n\n{table}\n")
+    (output / "table.md").write_text(f"{heading}\n\n{table}\n")
+    (output / "results.json").write_text(
+        json.dumps(
+            {
+                "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+                "settings": log.settings,
+                "class_names": names,
+                "results": results,
+                "costs": costs,
+            },
+            indent=1,
+        )
+    )
+    columns = {"truth": {"boxes": validation.boxes, "classes": validation.labels}}
+    shown = np.arange(min(3, len(validation)))
+    for title, way in (("student, labels only", "labels only"), ("KTAN student", "KTAN")):
+        found = students[way].predict(images[shown], verbose=0)
+        columns[title] = {**found, "boxes": found["boxes"] / [*size, *size]}
+    picture = output / "detections.png"
+    draw_detections(validation.images[shown], columns, names, picture)
+    difference = check_saved_model(output / "student", students["KTAN"], images[:16])
+    if difference > 1e-3:  # pixels
+        raise SystemExit(f"The SavedModel differs from the student by {difference:.2g}.")
+    print(
+        f"SavedModel of the KTAN student, decoding inside: {output / 'student'}; reloaded in a "
+        f"fresh process without keras_ktan, its boxes agree (largest difference "
+        f"{difference:.1e}).\nPicture: {picture}; all numbers: {output / 'results.json'}"
+    )
+
+
+def main(argv=None):
+    arguments, log = parse_arguments(argv)
+    size, output = arguments.image_size, arguments.output
+    train, tuning, validation, names = load_parts(arguments)
+    log.confirm("pixels", digest([train.images, tuning.images, validation.images]))
+    print(
+        f"{arguments.dataset} at {size[0]}×{size[1]}: {len(train)} training, {len(tuning)} tuning, "
+        f"{len(validation)} validation pictures; classes: {', '.join(names)}.\n"
+        "Stop it when you like: the same command with --resume goes on.",
+        flush=True,
+    )
+    networks = (QUICK_TEACHER, QUICK_STUDENT) if arguments.quick else (TEACHER, STUDENT)
+
+    def make_teacher():
+        return CompactDetector(size, len(names), **networks[0], name="teacher")
+
+    def make_student():
+        return CompactDetector(size, len(names), **networks[1], name="student")
+
+    def data(seed):
+        return make_training_data(train, size, arguments.batch_size, seed)
+
+    per_epoch = -(-len(train) // arguments.batch_size)
+    backup = output / "teacher_backup"
+    if not arguments.resume and backup.exists():
+        shutil.rmtree(backup)  # another experiment's
+    teacher = obtain_teacher(
+        arguments.teacher or output / "teacher.keras",
+        arguments.teacher is not None,
+        log,
+        make_teacher,
+        data,
+        arguments.teacher_epochs,
+        arguments.teacher_epochs * per_epoch,
+        backup,
+    )
+    tuned = evaluate(teacher, tuning, size, names)
+    print(f"teacher: AP {tuned['AP']:.3f}, AP50 {tuned['AP50']:.3f} on the tuning pictures")
+    run_students(
+        arguments,
+        log,
+        teacher,
+        make_student,
+        data,
+        (tuning, validation, names),
+        arguments.epochs * per_epoch,
+    )
+    students = {
+        way: keras.saving.load_model(student_path(output, way, 0))
+        for way in ("labels only", "KTAN")
+    }
+    show(arguments, log, teacher, students, (validation, names))
+
+
+if __name__ == "__main__":
+    main()
