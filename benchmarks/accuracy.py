@@ -63,6 +63,25 @@ def loss_from_logits():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+def weight_over_training(weight, steps):
+    """A weight of a `Way` as `KTANDistiller.compile` takes it.
+
+    Args:
+        weight: A number, `{"falling": number}` or `{"early": number}`.
+        steps: Steps of the whole training.
+
+    Returns:
+        A number or a schedule.
+    """
+    schedules = keras.optimizers.schedules
+    match weight:
+        case {"falling": start}:
+            return schedules.CosineDecay(start, steps)
+        case {"early": start}:
+            return schedules.PiecewiseConstantDecay([steps // 3], [start, 0.0])
+    return weight
+
+
 class Runner:
     """Trains the teacher and the students of one experiment.
 
@@ -93,7 +112,7 @@ class Runner:
                 self.teacher,
                 f"{self._place}-cache",
                 views=task.views,
-                layer_names=["features"],
+                layer_names=sorted({way.layer for way in experiment.ways}),
             )
             self.cache.fill(task.train[0])
 
@@ -172,8 +191,8 @@ class Runner:
             return self._train_through_keras(way, seed)
         data = self.make_data(seed)
         pair = FeaturePair(
-            "features",
-            "features",
+            way.layer,
+            way.layer,
             teacher_to_student=TeacherToStudent(
                 anchor=None if way.anchor == "none" else way.anchor
             ),
@@ -200,18 +219,13 @@ class Runner:
             feature_pairs=pair,
             temperature=way.temperature,
             callbacks=[*callbacks, EpochReport(f"seed {seed}, {way.name}")],
-            logits_loss_weight=self._weight(way.logits),
-            feature_loss_weight=self._weight(way.feature),
-            adversarial_loss_weight=self._weight(way.adversarial),
+            logits_loss_weight=weight_over_training(way.logits, self.steps),
+            feature_loss_weight=weight_over_training(way.feature, self.steps),
+            adversarial_loss_weight=weight_over_training(way.adversarial, self.steps),
             feature_loss=way.feature_loss,
             adversarial_loss=way.adversarial_loss,
             **more,
         )
-
-    def _weight(self, weight):
-        if isinstance(weight, dict):
-            return keras.optimizers.schedules.CosineDecay(weight["falling"], self.steps)
-        return weight
 
     def _train_through_keras(self, way, seed):
         keras.utils.set_random_seed(seed)

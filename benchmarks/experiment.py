@@ -14,8 +14,9 @@ class Way:
 
     Args:
         name: What the tables call it.
-        logits: Weight of the softened probabilities: a number, or `{"falling": number}` for a
-            weight that falls to 0 over the training by a cosine.
+        logits: Weight of the softened probabilities: a number; or `{"falling": number}` for a
+            weight that falls to 0 over the training by a cosine; or `{"early": number}` for one
+            that is 0 after the first third.
         feature: Weight of the feature target, likewise.
         adversarial: Weight of fooling the discriminator, likewise.
         temperature: Softens both models' probabilities.
@@ -25,6 +26,7 @@ class Way:
         discriminator: Dict of arguments for `FeatureDiscriminator`.
         discriminator_learning_rate: Of its Adam.
         t2s_learning_rate: Of T2S's Adam.
+        layer: The layer that is paired, of the same name in both models.
         through: `"keras_ktan"`, or `"keras.distillation"`: Keras's own distiller as it comes,
             which can do softened logits.
         seeds: Fewer seeds than the experiment's, for ways of second rank. `None`: all.
@@ -41,6 +43,7 @@ class Way:
     discriminator: dict = dataclasses.field(default_factory=dict)
     discriminator_learning_rate: float | None = None
     t2s_learning_rate: float | None = None
+    layer: str = "features"
     through: str = "keras_ktan"
     seeds: int | None = None
 
@@ -95,8 +98,8 @@ def read_experiment(path):
     """Read an experiment.
 
     Args:
-        path: `pathlib.Path` of a TOML file. Its `ways` is a table of ways, or the name of another
-            TOML file beside it that is such a table.
+        path: `pathlib.Path` of a TOML file. Its `ways` is a table of ways, or a list of names of
+            other TOML files beside it that are such tables.
 
     Returns:
         An `Experiment`.
@@ -106,8 +109,9 @@ def read_experiment(path):
     """
     content = tomllib.loads(path.read_text())
     ways = content.pop("ways")
-    if isinstance(ways, str):
-        ways = tomllib.loads((path.parent / ways).read_text())
+    if isinstance(ways, list):
+        tables = [tomllib.loads((path.parent / name).read_text()) for name in ways]
+        ways = {name: way for table in tables for name, way in table.items()}
     ways = tuple(_make(Way, path, {"name": name, **arguments}) for name, arguments in ways.items())
     for way in ways:
         if way.through not in THROUGH:

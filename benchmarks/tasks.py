@@ -66,17 +66,10 @@ def _shift(rows, columns):
     return shifted
 
 
-def _digits(data_dir, validation_fold=None):
+def _digits(data_dir):
     import distill_digits
 
     train, validation, test = distill_digits.load_data()
-    if validation_fold is not None:
-        # Another part of the same images is held out, for a search whose chance averages out.
-        images, labels = (np.concatenate(pair) for pair in zip(train, validation, strict=True))
-        held_out = len(validation[1])
-        order = np.roll(np.arange(len(labels)), validation_fold * held_out)
-        train = images[order[held_out:]], labels[order[held_out:]]
-        validation = images[order[:held_out]], labels[order[:held_out]]
     return Task(
         train,
         validation,

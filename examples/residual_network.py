@@ -13,8 +13,8 @@ def make_classifier(image_size, depth, width, name):
         name: The model's name.
 
     Returns:
-        A `keras.Model` from pixels of 0 to 255 to logits. Its last map is the output of the
-        ReLU `"features"`.
+        A `keras.Model` from pixels of 0 to 255 to logits. Its stages end in the ReLUs `"stage_1"`,
+        `"stage_2"` and, before the pooling, `"features"`.
     """
 
     def convolve(hidden, channels, size, strides=1):
@@ -33,7 +33,8 @@ def make_classifier(image_size, depth, width, name):
             shortcut = hidden if strides == 1 else convolve(hidden, channels, 1, strides)
             hidden = keras.layers.ReLU()(convolve(hidden, channels, 3, strides))
             hidden = keras.layers.Add()([convolve(hidden, channels, 3), shortcut])
-            is_last = stage == 2 and block == depth - 1
-            hidden = keras.layers.ReLU(name="features" if is_last else None)(hidden)
+            output_name = f"stage_{stage + 1}" if stage < 2 else "features"
+            is_last = block == depth - 1
+            hidden = keras.layers.ReLU(name=output_name if is_last else None)(hidden)
     hidden = keras.layers.GlobalAveragePooling2D()(hidden)
     return keras.Model(inputs, keras.layers.Dense(10, name="logits")(hidden), name=name)

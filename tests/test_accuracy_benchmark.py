@@ -120,6 +120,24 @@ def test_the_plan_goes_seed_by_seed_and_a_way_may_have_fewer(tiny):
 
 
 @pytest.mark.parametrize(
+    ("weight", "at_steps"),
+    [
+        ("2.0", (2.0, 2.0, 2.0)),
+        ("{ falling = 2.0 }", (2.0, 1.0, 0.0)),  # half a cosine: the middle is half the height
+        ("{ early = 2.0 }", (2.0, 0.0, 0.0)),
+    ],
+)
+def test_a_weight_over_the_training(tiny, weight, at_steps):
+    from accuracy import weight_over_training
+    from experiment import read_experiment
+
+    tiny.write_text(TINY.replace("logits = 1.0", f"logits = 1.0\nfeature = {weight}"))
+    found = weight_over_training(read_experiment(tiny).ways[1].feature, steps=30)
+    values = [float(found(step)) if callable(found) else found for step in (0, 15, 30)]
+    np.testing.assert_allclose(values, at_steps, atol=1e-6)
+
+
+@pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ("logits = 1.0\nlogit = 2.0", r"received \['logit'\].*Expected some of"),
