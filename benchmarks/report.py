@@ -1,4 +1,4 @@
-"""The table and the picture of an experiment that `accuracy.py` ran.
+"""The table and the picture of an experiment that `accuracy.py` ran; of several, one summary.
 
 Differences are paired by seed: the same first weights and the same batches on both sides. Their
 95 % interval is Student's t, which takes the differences for normal.
@@ -189,6 +189,38 @@ def write_report(folder, output=None):
     return text
 
 
+def format_summary(folders):
+    """The main ways of several experiments beside each other.
+
+    Args:
+        folders: List of `pathlib.Path`, folders of experiments.
+
+    Returns:
+        A Markdown table: mean ± sd, and the difference to softened logits with its interval, of
+        every way that has all seeds in one of the experiments.
+    """
+    columns, rows = [], {}
+    for folder in folders:
+        settings, measure, results, teacher = read_runs(folder)
+        most = max(len(found) for found in results.values())
+        columns.append(f"{settings['title']}: {measure} accuracy, {most} seeds")
+        base = {seed: value for seed, (value, _) in results[BASELINES[1]].items()}
+        rows.setdefault("teacher", {})[folder] = f"{100 * teacher:.2f}"
+        for way, found in results.items():
+            if len(found) < most:
+                continue
+            values = {seed: value for seed, (value, _) in found.items()}
+            numbers = 100 * np.array(list(values.values()))
+            cell = f"{numbers.mean():.2f} ± {numbers.std(ddof=1):.2f}"
+            if way not in BASELINES:
+                cell += f"; {_difference(values, base)}"
+            rows.setdefault(way, {})[folder] = cell
+    lines = [f"| way | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for way, cells in rows.items():
+        lines.append(f"| {way} | {' | '.join(cells.get(folder, '') for folder in folders)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _lines(path):
     if not path.exists():
         return []
@@ -199,12 +231,25 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=pathlib.Path, help="an output folder of accuracy.py")
     parser.add_argument(
-        "--output", type=pathlib.Path, help="folder for the report (default: the same)"
+        "folders", type=pathlib.Path, nargs="+", help="output folders of accuracy.py"
+    )
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        help="folder for the report of one experiment (default: the same folder)",
+    )
+    parser.add_argument(
+        "--summary", type=pathlib.Path, help="write one table of all folders to this file instead"
     )
     arguments = parser.parse_args(argv)
-    print(write_report(arguments.folder, arguments.output))
+    if arguments.summary:
+        arguments.summary.write_text(format_summary(arguments.folders))
+        print(arguments.summary.read_text())
+    elif len(arguments.folders) > 1:
+        parser.error("received several folders. Expected one, or --summary FILE")
+    else:
+        print(write_report(arguments.folders[0], arguments.output))
 
 
 if __name__ == "__main__":

@@ -82,6 +82,32 @@ def test_a_row_of_the_table_by_hand():
     assert labels == ("| labels only | 2 | 51.00 ± 1.41 |  | -5.00 (-17.71 to +7.71) |  | 2.0 |")
 
 
+def test_the_summary_compares_with_softened_logits_and_leaves_out_ways_with_fewer_seeds(tmp_path):
+    from report import format_summary
+
+    ways = {"labels only": (0.4, 0.5), "softened logits": (0.5, 0.6), "KTAN": (0.51, 0.63)}
+    runs = [(way, seed, value) for way, values in ways.items() for seed, value in enumerate(values)]
+    runs.append(("features", 0, 0.9))
+    names = [*ways, "features"]
+    settings = {"title": "Tiny", "teacher's validation accuracy": 0.7}
+    settings["ways"] = [{"name": name} for name in names]
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    lines = [
+        {"way": way, "seed": seed, "validation_accuracy": value, "seconds": 1.0}
+        for way, seed, value in runs
+    ]
+    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    # Gains of 1 and 3 points over logits: mean 2, sd √2, t(1 degree) = 12.7062.
+    assert format_summary([tmp_path]).splitlines() == [
+        "| way | Tiny: validation accuracy, 2 seeds |",
+        "|---|---|",
+        "| teacher | 70.00 |",
+        "| labels only | 45.00 ± 7.07 |",
+        "| softened logits | 55.00 ± 7.07 |",
+        "| KTAN | 57.00 ± 8.49; +2.00 (-10.71 to +14.71) |",
+    ]
+
+
 def write_runs(folder, tested_seeds):
     (folder / "test").mkdir(parents=True)
     settings = SETTINGS | {"teacher's validation accuracy": 0.7}
