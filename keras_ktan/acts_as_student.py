@@ -12,7 +12,8 @@ class ActsAsStudent:
     """What calling, evaluating and exporting a distiller means: the student does it.
 
     The class it is mixed into has a `student`, and says with `uses_own_loss` whether `compile`
-    was given a loss and with `game_trackers` which metrics belong to the game alone.
+    was given a loss, with `game_trackers` which metrics belong to the game alone, and with
+    `divergence_watch` which one notes a divergence.
     """
 
     def call(self, inputs, training=None):
@@ -49,7 +50,7 @@ class ActsAsStudent:
     def metrics(self):
         metrics = super().metrics
         if self.compiled:
-            metrics = metrics + self.game_trackers
+            metrics = [*metrics, *self.game_trackers, self.divergence_watch]
             if not self.uses_own_loss:
                 metrics += [metric for metric in self.student.metrics if metric.name != "loss"]
         return metrics

@@ -14,6 +14,7 @@ from keras_ktan.acts_as_student import (
 )
 from keras_ktan.cached_dataset import CachedDataset
 from keras_ktan.class_logits import refuse_regression, require_loss_on_logits
+from keras_ktan.divergence_guard import DivergenceGuard, DivergenceWatch
 from keras_ktan.feature_pair import FeaturePair
 from keras_ktan.game_log import GameLog
 from keras_ktan.model_trace import supports_jit
@@ -121,6 +122,7 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
             teacher=teacher,
             pairing=Pairing(teacher, student, self.feature_pairs, logits_output, logits_activation),
             log=None,
+            watch=None,
             anchor_labels=None,
             compile_arguments=None,
         )
@@ -260,6 +262,7 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
         )
         self.objectives = objectives
         self._untracked.log = GameLog(objectives, pairing.student_loss_names)
+        self._untracked.watch = DivergenceWatch((*self._untracked.log.losses, "loss"))
         self._untracked.anchor_labels = self._make_anchor_labels(loss, loss_weights)
         self._untracked.compile_arguments = {
             **arguments,
@@ -312,20 +315,24 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
             A `keras.callbacks.History`.
 
         Raises:
-            ValueError: If a cache's data set is another teacher's or lacks a map.
+            ValueError: If a cache's data set is another teacher's or lacks a map, or if the student
+                begins with weights that are not finite.
+            FloatingPointError: If a loss becomes NaN or infinite. The error names the term; the
+                distiller is as it was at the end of the last good epoch, or up to 1,000 steps
+                before in a long one.
         """
+        own = [DivergenceGuard()]
         if isinstance(x, CachedDataset) and self.compiled:
             x.prepare_for(self)
             shuffle = False
-            own = keras.callbacks.LambdaCallback(on_epoch_begin=x.begin_epoch)
-            callbacks = _with_callback(own, callbacks)
+            own.append(keras.callbacks.LambdaCallback(on_epoch_begin=x.begin_epoch))
         return super().fit(
             x,
             y,
             batch_size,
             epochs,
             verbose,
-            callbacks,
+            [*own, *_as_callbacks(callbacks)],
             validation_split,
             validation_data,
             shuffle,
@@ -347,6 +354,11 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
     def game_trackers(self):
         """Metrics of the game's terms."""
         return self._untracked.log.trackers
+
+    @property
+    def divergence_watch(self):
+        """A metric that notes which term of a step was first NaN or infinite."""
+        return self._untracked.watch
 
     @property
     def student_variables(self):
@@ -386,6 +398,7 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
         Returns:
             Dict from names to values, running means over the epoch.
         """
+        self._untracked.watch.update_state({**terms, "loss": loss})
         logs = self.log_evaluation(x, y, y_pred, sample_weight, loss)
         return logs | self._untracked.log.update(terms, batch_size(x))
 
@@ -461,11 +474,10 @@ def _as_list(feature_pairs):
     return [feature_pairs] if isinstance(feature_pairs, FeaturePair) else list(feature_pairs)
 
 
-def _with_callback(own, callbacks):
-    """The user's callbacks behind one of ours."""
+def _as_callbacks(callbacks):
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        return [own, *callbacks.callbacks]
-    return [own, *keras.tree.flatten(callbacks or [])]
+        return callbacks.callbacks
+    return keras.tree.flatten(callbacks or [])
 
 
 def _variables(layers):

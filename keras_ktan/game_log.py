@@ -34,6 +34,8 @@ class GameLog:
             "discriminator_loss": objectives.uses_discriminator,
             "discriminator_accuracy": objectives.uses_discriminator,
         }
+        # What a player minimises, or a part of it.
+        self.losses = [name for name in NAMES if computed[name] and name.endswith("_loss")]
         self._trackers = {
             name: keras.metrics.Mean(name=f"ktan_{name}" if name in taken else name)
             for name in NAMES
