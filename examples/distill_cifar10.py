@@ -29,9 +29,12 @@ from run_log import RunLog
 
 import keras_ktan
 from keras_ktan import FeaturePair, compression_report
-from keras_ktan.pictures import plot_training_curves
+from keras_ktan.pictures import plot_feature_maps, plot_training_curves
 
 TEACHER_SEED = 1234
+# The first seed's students of these ways are kept, so that their maps can be drawn.
+WITHOUT, WITH = "labels only", "KTAN"
+MAP_IMAGES = 6
 LEARNING_RATE, WEIGHT_DECAY = 4e-3, 1e-4
 
 
@@ -153,7 +156,7 @@ def parse_arguments(argv=None):
     )
     add(
         "--output",
-        "folder for runs.jsonl, settings.json, teacher.keras, table.md and curves.png",
+        "folder for runs.jsonl, settings.json, the models, table.md, curves.png and maps.png",
         type=pathlib.Path,
         default=pathlib.Path("runs/cifar10"),
     )
@@ -182,6 +185,44 @@ def parse_arguments(argv=None):
     return arguments, log
 
 
+class KeepDistiller(keras.callbacks.Callback):
+    """Writes the distiller when its training ends: the models and what T2S and D learned.
+
+    Args:
+        path: `pathlib.Path` of the `.keras` file.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self._path = path
+
+    def on_train_end(self, logs=None):
+        self.model.save(self._path)
+
+
+def kept(output, way):
+    """Where the distiller of a way's first seed is kept."""
+    return output / f"distiller_{way.replace(' ', '_')}.keras"
+
+
+def draw_maps(output, images):
+    """Draw the maps of the students that were kept, if there are both.
+
+    Args:
+        output: `pathlib.Path` of the folder; `maps.png` is written there.
+        images: Array of images, none of which was trained on.
+
+    Returns:
+        A sentence about what was drawn, or why nothing was.
+    """
+    missing = [way for way in (WITHOUT, WITH) if not kept(output, way).exists()]
+    if missing:
+        return f"Feature maps: not drawn, seed 0 was not run in this folder with {missing}."
+    without, distiller = (keras.saving.load_model(kept(output, way)) for way in (WITHOUT, WITH))
+    plot_feature_maps(distiller, images.astype("float32"), output / "maps.png", without.student)
+    return f"Feature maps: {output / 'maps.png'}"
+
+
 def run_students(arguments, log, teacher, make_student, make_data, validation_data, test, steps):
     """Every run that the log does not hold yet; each is logged when it is finished.
 
@@ -200,6 +241,9 @@ def run_students(arguments, log, teacher, make_student, make_data, validation_da
     if len(left) < len(plan):
         print(f"{len(plan) - len(left)} of {len(plan)} runs are finished already", flush=True)
     for index, (seed, way) in enumerate(left, start=1):
+        callbacks = [EpochReport(f"seed {seed}, {way}")]
+        if seed == 0 and way in (WITHOUT, WITH):
+            callbacks.append(KeepDistiller(kept(arguments.output, way)))
         student, history, seconds = train_student(
             way,
             seed,
@@ -212,7 +256,7 @@ def run_students(arguments, log, teacher, make_student, make_data, validation_da
             lambda: make_optimizer(steps),
             feature_pairs=FeaturePair("features", "features"),
             temperature=arguments.temperature,
-            callbacks=[EpochReport(f"seed {seed}, {way}")],
+            callbacks=callbacks,
         )
         log.append(
             {
@@ -293,6 +337,7 @@ def main(argv=None):
         baseline=("teacher", teacher_validation),
     )
     print(f"Training curves: {picture}; one line a run: {log.path}")
+    print(draw_maps(output, validation[0][:MAP_IMAGES]))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
 """Pictures of a training: where people would rather look than read."""
 
+import keras
 import numpy as np
+
+from keras_ktan.feature_tap import FeatureTap
+from keras_ktan.losses import ADVERSARIAL_LOSSES
 
 
 def plot_training_curves(histories, filepath, metric="val_accuracy", title=None, baseline=None):
@@ -59,6 +63,173 @@ def plot_training_curves(histories, filepath, metric="val_accuracy", title=None,
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(filepath, dpi=150)
+
+
+def feature_map_panels(distiller, images, student_without=None, pair=0):
+    """The numbers behind `plot_feature_maps`.
+
+    A map of many channels is shown as its energy: at each position the root mean square over
+    the channels. It says where a model sees something and does not depend on which
+    channel sees it, so that models with unlike channels can be compared.
+
+    Args:
+        distiller: A compiled and trained `KTANDistiller` whose maps are of rank 4.
+        images: Array `(count, height, width, channels)`.
+        student_without: Optional `keras.Model` with the distiller's student's layer names,
+            trained without KTAN.
+        pair: Int, which of the distiller's feature pairs.
+
+    Returns:
+        Dict from a panel's title to an array `(count, map_height, map_width)` of float32:
+        energies of the teacher's map, of T2S's rendering of it, and of the students' maps, and,
+        where a discriminator plays, its verdicts on the map of the KTAN student, without
+        noise, minus the boundary: above 0 it takes the map for the teacher's.
+
+    Raises:
+        ValueError: If the distiller compares no maps, or none of rank 4.
+    """
+    objectives = distiller.objectives
+    if objectives is None or not objectives.pairs:
+        raise ValueError(
+            "Received a KTANDistiller that is not compiled, or with the weights of features and "
+            "adversary 0. Expected one that compares maps. Compile it with a "
+            "`feature_loss_weight` above 0."
+        )
+    if not 0 <= pair < len(objectives.pairs):
+        raise ValueError(
+            f"Received pair={pair}. Expected a number from 0 to {len(objectives.pairs) - 1}, one "
+            "of the distiller's feature pairs. Leave it out for the first."
+        )
+    chosen = objectives.pairs[pair]
+    if len(chosen.student_shape) != 4:
+        raise ValueError(
+            f"Received a pair whose student's map has the shape {chosen.student_shape}. Expected "
+            "rank 4, `(batch, height, width, channels)`. Name another pair."
+        )
+    images = np.asarray(images)
+    teacher_outputs, teacher_maps = objectives.watch_teacher(images)
+    paths = [one.pair.student_layer_name for one in objectives.pairs]
+    _, student_maps = FeatureTap(distiller.student, paths, "student")(images)
+    targets = [
+        one.teacher_to_student(teacher_map, size=tuple(student_map.shape[1:-1]))
+        for one, teacher_map, student_map in zip(
+            objectives.pairs, teacher_maps, student_maps, strict=True
+        )
+    ]
+    panels = {
+        "teacher": _energy(teacher_maps[pair]),
+        "teacher, rendered by T2S": _energy(targets[pair]),
+    }
+    if student_without is not None:
+        _, (without,) = FeatureTap(student_without, [paths[pair]], "student")(images)
+        panels["student without KTAN"] = _energy(without)
+    panels["student with KTAN"] = _energy(student_maps[pair])
+    if objectives.uses_discriminator:
+        verdicts = objectives.judge(teacher_outputs, targets, student_maps, step=None)[pair][1]
+        name = distiller.get_compile_config()["adversarial_loss"]
+        panels["discriminator"] = _numpy(verdicts) - ADVERSARIAL_LOSSES[name].boundary
+    return panels
+
+
+def plot_feature_maps(distiller, images, filepath, student_without=None, pair=0, title=None):
+    """Draw what the teacher sees in some images, and what the students see.
+
+    One row an image: the image; the energy (root mean square over the channels) of the
+    teacher's map, of T2S's rendering of it, and of the student's map without and with KTAN, each
+    from black (0) to bright (the largest in its map); and the discriminator's
+    verdict on the KTAN student's map, over the image: green where it takes it for the teacher's,
+    purple where not. `r` under a student's map is the correlation of its energy with that of
+    T2S's rendering over the positions of the map.
+
+    Args:
+        distiller: See `feature_map_panels`.
+        images: See `feature_map_panels`; shown from their lowest to their highest value.
+        filepath: Where to write the picture; the ending says the format.
+        student_without: See `feature_map_panels`; `None` leaves its column out.
+        pair: See `feature_map_panels`.
+        title: Optional title.
+
+    Returns:
+        The `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: As `feature_map_panels`, or if the matplotlib package is missing.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    from keras_ktan import KTANDistiller
+    from keras_ktan.pictures import plot_feature_maps
+
+    def classifier(filters, name):
+        return keras.Sequential(
+            [
+                keras.Input((8, 8, 1), name="image"),
+                keras.layers.Conv2D(filters, 3, activation="relu"),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(10, name="logits"),
+            ],
+            name=name,
+        )
+
+    images, labels = np.random.rand(64, 8, 8, 1), np.random.randint(0, 10, 64)
+    distiller = KTANDistiller(classifier(32, "teacher"), classifier(4, "student"))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile("adam", loss=loss)
+    distiller.fit(images, labels, verbose=0)
+    plot_feature_maps(distiller, images[:3], "/tmp/maps.png")
+    ```
+    """
+    figure_class = _figure_class()
+    panels = feature_map_panels(distiller, images, student_without, pair)
+    images = np.asarray(images, "float32")
+    rows, columns = len(images), 1 + len(panels)
+    figure = figure_class(figsize=(1.7 * columns, 1.75 * rows + 0.6), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    target = panels["teacher, rendered by T2S"]
+    # One scale for all verdicts, the same to both sides of the boundary.
+    largest = np.max(np.abs(panels.get("discriminator", 1.0)))
+    for row, image in enumerate(images):
+        shown = (image - image.min()) / max(float(np.ptp(image)), 1e-6)
+        edges = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)
+        grid[row, 0].imshow(shown, cmap="gray")
+        for axes, (name, values) in zip(grid[row, 1:], panels.items(), strict=True):
+            if name == "discriminator":
+                axes.imshow(np.mean(shown, axis=-1), cmap="gray", vmin=0, vmax=1)
+                verdicts = axes.imshow(
+                    values[row], cmap="PRGn", vmin=-largest, vmax=largest, alpha=0.6, extent=edges
+                )
+            else:
+                axes.imshow(values[row], cmap="magma", vmin=0, vmax=values[row].max())
+            if name.startswith("student"):
+                axes.set_xlabel(f"r = {_correlation(values[row], target[row]):.2f}")
+    for axes, name in zip(grid[0], ["image", *panels], strict=True):
+        axes.set_title(name.replace(", ", ",\n").replace(" with", "\nwith"), fontsize=10)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+    if "discriminator" in panels:
+        bar = figure.colorbar(verdicts, ax=grid[:, -1], shrink=0.8, ticks=[-largest, 0, largest])
+        bar.ax.set_yticklabels(["student's", "undecided", "teacher's"])
+    figure.suptitle(title)
+    figure.savefig(filepath, dpi=150)
+    return figure
+
+
+def _energy(features):
+    return np.sqrt(np.mean(np.square(_numpy(features)), axis=-1))
+
+
+def _correlation(one, other):
+    """Over the positions; 0 where a map is the same everywhere."""
+    one, other = one.ravel() - one.mean(), other.ravel() - other.mean()
+    size = np.sqrt(np.sum(one**2) * np.sum(other**2))
+    return float(np.sum(one * other) / size) if size > 0 else 0.0
+
+
+def _numpy(tensor):
+    return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32"))
 
 
 def _figure_class():

@@ -305,7 +305,9 @@ def test_an_experiment_is_run_once_and_resumed(tiny_command, monkeypatch, tmp_pa
     output = capsys.readouterr().out
     assert "kept as JPEG" in output and "| KTAN |" in output and "times smaller" in output
     assert "[1/2] seed 0, labels only" in output and "[2/2] seed 0, KTAN" in output
-    files = {"runs.jsonl", "settings.json", "teacher.keras", "table.md", "curves.png"}
+    pictures = {"curves.png", "maps.png"}
+    kept = {"teacher.keras", "distiller_labels_only.keras", "distiller_KTAN.keras"}
+    files = {"runs.jsonl", "settings.json", "table.md"} | kept | pictures
     assert files == {path.name for path in tmp_path.iterdir()}
     assert "kept as JPEG" in (tmp_path / "table.md").read_text()
     runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
@@ -325,7 +327,7 @@ def test_an_experiment_is_run_once_and_resumed(tiny_command, monkeypatch, tmp_pa
     monkeypatch.setattr(keras.Model, "fit", None)
     example.main([*command, "--ways", "labels only", "KTAN", "--resume"])
     assert "2 of 2 runs are finished already" in capsys.readouterr().out
-    for name in files - {"curves.png"}:
+    for name in files - pictures:
         assert (tmp_path / name).read_bytes() == before[name]
 
     with pytest.raises(SystemExit):
@@ -338,6 +340,25 @@ def test_an_experiment_is_run_once_and_resumed(tiny_command, monkeypatch, tmp_pa
     example.make_classifier(16, 1, 3, "teacher").save(tmp_path / "teacher.keras")
     with pytest.raises(ValueError, match="teacher was"):
         example.main([*command, "--resume"])
+
+
+def test_the_maps_are_those_of_the_kept_students(tiny_command, monkeypatch, tmp_path, capsys):
+    example, command = tiny_command
+    example.main([*command, "--ways", "labels only", "--seeds", "2"])
+    output = capsys.readouterr().out
+    assert "not drawn, seed 0 was not run in this folder with ['KTAN']" in output
+    drawn = []
+    monkeypatch.setattr(example, "plot_feature_maps", lambda *arguments: drawn.append(arguments))
+    example.main([*command, "--ways", "KTAN", "--resume"])
+    ((distiller, images, path, without),) = drawn
+    assert path == tmp_path / "maps.png" and images.shape == (6, 16, 16, 3)
+    # What was kept has the accuracy of seed 0 that was logged, each way its own.
+    runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    _, (images, labels), _ = example.load_cifar10(None)
+    test = (example.halve(images), labels)
+    for way, student in (("KTAN", distiller.student), ("labels only", without)):
+        (run,) = [run for run in runs if run["way"] == way and run["seed"] == 0]
+        assert run["test_accuracy"] == example.accuracy(student, test)
 
 
 def test_a_teacher_of_a_stopped_start_is_not_taken_over(tiny_command, monkeypatch, tmp_path):
