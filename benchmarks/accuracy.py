@@ -108,11 +108,12 @@ class Runner:
         self.teacher = self._obtain_teacher()
         self.cache = None
         if experiment.teacher_cache:
+            layers = sorted({layer for way in experiment.ways for layer in way.layers})
             self.cache = TeacherCache(
                 self.teacher,
-                f"{self._place}-cache",
+                f"{self._place}-{'-'.join(layers)}",
                 views=task.views,
-                layer_names=sorted({way.layer for way in experiment.ways}),
+                layer_names=layers,
             )
             self.cache.fill(task.train[0])
 
@@ -190,14 +191,15 @@ class Runner:
         if way.through == "keras.distillation":
             return self._train_through_keras(way, seed)
         data = self.make_data(seed)
-        pair = FeaturePair(
-            way.layer,
-            way.layer,
-            teacher_to_student=TeacherToStudent(
-                anchor=None if way.anchor == "none" else way.anchor
-            ),
-            discriminator=FeatureDiscriminator(**way.discriminator),
-        )
+        pairs = [
+            FeaturePair(
+                layer,
+                layer,
+                teacher_to_student=TeacherToStudent(anchor=None if anchor == "none" else anchor),
+                discriminator=FeatureDiscriminator(**way.discriminator),
+            )
+            for layer, anchor in way.layers.items()
+        ]
         callbacks = [] if self.cache else [data.callback]
         more = {}
         if way.discriminator_learning_rate is not None:
@@ -216,7 +218,7 @@ class Runner:
             self.experiment.epochs,
             self.steps_per_epoch,
             lambda: self.make_optimizer(self.experiment.learning_rate),
-            feature_pairs=pair,
+            feature_pairs=pairs,
             temperature=way.temperature,
             callbacks=[*callbacks, EpochReport(f"seed {seed}, {way.name}")],
             logits_loss_weight=weight_over_training(way.logits, self.steps),
@@ -277,11 +279,33 @@ def code_digest():
 def settings_of(experiment):
     """What all runs of an experiment share."""
     settings = dataclasses.asdict(experiment)
-    # How many runs there are does not change any of them.
-    del settings["seeds"]
-    for way in settings["ways"]:
-        del way["seeds"]
+    # How many runs there are does not change any of them, and a way's own settings stand with
+    # its runs: another way can be added later.
+    del settings["seeds"], settings["ways"]
     return settings | {"versions": versions(), "code": code_digest()}
+
+
+def settings_of_way(way):
+    """What all runs of a way share."""
+    settings = dataclasses.asdict(way)
+    del settings["name"], settings["seeds"]
+    return settings
+
+
+def find_run(log, seed, way):
+    """The finished run of a way with a seed, or `None`.
+
+    Raises:
+        ValueError: If it was made with other settings.
+    """
+    run = log.find(seed=seed, way=way.name)
+    if run is not None and run["settings"] != settings_of_way(way):
+        raise ValueError(
+            f"{log.path} holds a run of '{way.name}' with {run['settings']}, now it has "
+            f"{settings_of_way(way)}. Expected the same. Give the way another name, or name "
+            "another --output."
+        )
+    return run
 
 
 def plan_of(experiment, seeds, names):
@@ -297,7 +321,7 @@ def plan_of(experiment, seeds, names):
 
 def run_students(runner, plan, log, output):
     """Every run of the plan that the log does not hold yet."""
-    left = [(seed, way) for seed, way in plan if not log.find(seed=seed, way=way.name)]
+    left = [(seed, way) for seed, way in plan if not find_run(log, seed, way)]
     if len(left) < len(plan):
         print(f"{len(plan) - len(left)} of {len(plan)} runs are finished already", flush=True)
     for index, (seed, way) in enumerate(left, start=1):
@@ -309,6 +333,7 @@ def run_students(runner, plan, log, output):
             {
                 "way": way.name,
                 "seed": seed,
+                "settings": settings_of_way(way),
                 "validation_accuracy": accuracy(student, runner.validation),
                 "seconds": round(seconds, 1),
                 "history": {name: [round(v, 5) for v in kept] for name, kept in history.items()},
@@ -402,6 +427,11 @@ def main(argv=None):
     log.confirm("note", task.note)
     log.confirm("teacher's validation accuracy", accuracy(runner.teacher, runner.validation))
     plan = plan_of(experiment, seeds, arguments.ways)
+    try:
+        for seed, way in plan:
+            find_run(log, seed, way)
+    except ValueError as error:
+        parser.error(str(error))
     run_students(runner, plan, log, output)
     if experiment.read_test and arguments.ways is None:
         read_test(runner, plan, output, settings)

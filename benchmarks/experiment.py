@@ -20,13 +20,13 @@ class Way:
         feature: Weight of the feature target, likewise.
         adversarial: Weight of fooling the discriminator, likewise.
         temperature: Softens both models' probabilities.
-        anchor: T2S's anchor; `"none"` for a T2S that the matching loss moves.
+        layers: Dict from layers that are paired, of the same name in both models, to T2S's
+            anchor; `"none"` for a T2S that the matching loss moves.
         feature_loss: See `KTANDistiller.compile`.
         adversarial_loss: See `KTANDistiller.compile`.
         discriminator: Dict of arguments for `FeatureDiscriminator`.
         discriminator_learning_rate: Of its Adam.
         t2s_learning_rate: Of T2S's Adam.
-        layer: The layer that is paired, of the same name in both models.
         through: `"keras_ktan"`, or `"keras.distillation"`: Keras's own distiller as it comes,
             which can do softened logits.
         seeds: Fewer seeds than the experiment's, for ways of second rank. `None`: all.
@@ -37,13 +37,12 @@ class Way:
     feature: float | dict = 0.0
     adversarial: float | dict = 0.0
     temperature: float = 4.0
-    anchor: str = "auto"
+    layers: dict = dataclasses.field(default_factory=lambda: {"features": "auto"})
     feature_loss: str = "cosine"
     adversarial_loss: str = "bce"
     discriminator: dict = dataclasses.field(default_factory=dict)
     discriminator_learning_rate: float | None = None
     t2s_learning_rate: float | None = None
-    layer: str = "features"
     through: str = "keras_ktan"
     seeds: int | None = None
 

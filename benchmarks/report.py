@@ -32,7 +32,7 @@ def read_runs(folder):
     tests = {(run["way"], run.get("seed")): run for run in _lines(folder / "test" / "runs.jsonl")}
     # The test images are read when all runs are finished; till then there are validation images.
     is_tested = bool(tests) and all((run["way"], run["seed"]) in tests for run in runs)
-    results = {way["name"]: {} for way in settings["ways"]}
+    results = {run["way"]: {} for run in runs}
     for run in runs:
         value = run["validation_accuracy"]
         if is_tested:
@@ -42,7 +42,7 @@ def read_runs(folder):
     if is_tested:
         teacher = tests["teacher", None]["test_accuracy"]
     measure = "test" if is_tested else "validation"
-    return settings, measure, {way: found for way, found in results.items() if found}, teacher
+    return settings, measure, results, teacher
 
 
 def paired_difference(values, base):

@@ -64,7 +64,7 @@ def test_the_interval_of_paired_differences_by_hand():
     assert np.isnan(half)
 
 
-SETTINGS = {"epochs": 4, "ways": [{"name": "labels only"}, {"name": "softened logits"}]}
+SETTINGS = {"epochs": 4}
 
 
 def test_a_row_of_the_table_by_hand():
@@ -88,9 +88,7 @@ def test_the_summary_compares_with_softened_logits_and_leaves_out_ways_with_fewe
     ways = {"labels only": (0.4, 0.5), "softened logits": (0.5, 0.6), "KTAN": (0.51, 0.63)}
     runs = [(way, seed, value) for way, values in ways.items() for seed, value in enumerate(values)]
     runs.append(("features", 0, 0.9))
-    names = [*ways, "features"]
     settings = {"title": "Tiny", "teacher's validation accuracy": 0.7}
-    settings["ways"] = [{"name": name} for name in names]
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     lines = [
         {"way": way, "seed": seed, "validation_accuracy": value, "seconds": 1.0}
@@ -130,7 +128,7 @@ def test_test_and_validation_accuracies_are_never_mixed(tmp_path, tested_seeds, 
 
     write_runs(tmp_path, tested_seeds)
     _, measure, results, teacher = read_runs(tmp_path)
-    assert list(results) == ["labels only"]  # a way without runs has no row
+    assert list(results) == ["labels only"]
     assert (measure, results["labels only"][0][0], teacher) == expected
 
 
@@ -255,3 +253,8 @@ def test_an_experiment_runs_once_reads_the_test_at_the_end_and_refuses_a_mixture
     with pytest.raises(SystemExit):
         accuracy.main(arguments)
     assert "learning_rate was 0.03, now 0.02" in capsys.readouterr().err
+    # Another way of the same name; a further way is welcome.
+    tiny.write_text(TINY.replace("logits = 1.0", "logits = 2.0"))
+    with pytest.raises(SystemExit):
+        accuracy.main(arguments)
+    assert "'logits': 1.0" in capsys.readouterr().err
