@@ -34,7 +34,7 @@ from keras_ktan.pictures import plot_feature_maps, plot_training_curves
 TEACHER_SEED = 1234
 # The first seed's students of these ways are kept, so that their maps can be drawn.
 WITHOUT, WITH = "labels only", "KTAN"
-MAP_IMAGES = 6
+MAP_IMAGES = 4
 LEARNING_RATE, WEIGHT_DECAY = 4e-3, 1e-4
 
 
@@ -219,7 +219,13 @@ def draw_maps(output, images):
     if missing:
         return f"Feature maps: not drawn, seed 0 was not run in this folder with {missing}."
     without, distiller = (keras.saving.load_model(kept(output, way)) for way in (WITHOUT, WITH))
-    plot_feature_maps(distiller, images.astype("float32"), output / "maps.png", without.student)
+    plot_feature_maps(
+        distiller,
+        images.astype("float32"),
+        output / "maps.png",
+        without.student,
+        title="Energy of the last feature maps (CIFAR-10, validation images)",
+    )
     return f"Feature maps: {output / 'maps.png'}"
 
 

@@ -134,7 +134,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trials", type=int, default=8, help="settings to try (default 8)")
+    parser.add_argument("--trials", type=int, default=6, help="settings to try (default 6)")
     parser.add_argument("--epochs", type=int, default=15, help="of each student (default 15)")
     parser.add_argument(
         "--teacher-epochs", type=int, default=EPOCHS, help=f"of the teacher (default {EPOCHS})"

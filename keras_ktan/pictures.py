@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_ktan.feature_tap import FeatureTap
-from keras_ktan.losses import ADVERSARIAL_LOSSES
+from keras_ktan.losses import ADVERSARIAL_LOSSES, feature_matching_loss
 
 
 def plot_training_curves(histories, filepath, metric="val_accuracy", title=None, baseline=None):
@@ -66,11 +66,12 @@ def plot_training_curves(histories, filepath, metric="val_accuracy", title=None,
 
 
 def feature_map_panels(distiller, images, student_without=None, pair=0):
-    """The numbers behind `plot_feature_maps`.
+    """The numbers behind the panels of `plot_feature_maps`.
 
     A map of many channels is shown as its energy: at each position the root mean square over
     the channels. It says where a model sees something and does not depend on which
-    channel sees it, so that models with unlike channels can be compared.
+    channel sees it, so that models with unlike channels can be compared. What the channels say
+    is in `feature_map_agreement`.
 
     Args:
         distiller: A compiled and trained `KTANDistiller` whose maps are of rank 4.
@@ -88,6 +89,33 @@ def feature_map_panels(distiller, images, student_without=None, pair=0):
     Raises:
         ValueError: If the distiller compares no maps, or none of rank 4.
     """
+    return {name: values for name, (values, _) in _panels(distiller, images, student_without, pair)}
+
+
+def feature_map_agreement(distiller, images, student_without=None, pair=0):
+    """How far the students' channels point where those of T2S's rendering point.
+
+    Args:
+        distiller: See `feature_map_panels`.
+        images: See `feature_map_panels`.
+        student_without: See `feature_map_panels`.
+        pair: See `feature_map_panels`.
+
+    Returns:
+        Dict from the title of a student's panel to an array `(count,)`: the mean over the
+        positions of the cosine between the student's and T2S's channels, from -1 to 1. It is 1
+        minus what the feature loss `"cosine"` measures. Nothing asks it of a student without
+        KTAN; maps behind a ReLU are never below 0.
+
+    Raises:
+        ValueError: As `feature_map_panels`.
+    """
+    panels = _panels(distiller, images, student_without, pair)
+    return {name: found for name, (_, found) in panels if found is not None}
+
+
+def _panels(distiller, images, student_without, pair):
+    """A list of titles with the numbers of a panel and, for a student, its agreement."""
     objectives = distiller.objectives
     if objectives is None or not objectives.pairs:
         raise ValueError(
@@ -116,18 +144,24 @@ def feature_map_panels(distiller, images, student_without=None, pair=0):
             objectives.pairs, teacher_maps, student_maps, strict=True
         )
     ]
-    panels = {
-        "teacher": _energy(teacher_maps[pair]),
-        "teacher, rendered by T2S": _energy(targets[pair]),
-    }
+    target = targets[pair]
+    panels = [
+        ("teacher", (_energy(teacher_maps[pair]), None)),
+        ("teacher, rendered by T2S", (_energy(target), None)),
+    ]
+    students = {"student with KTAN": student_maps[pair]}
     if student_without is not None:
         _, (without,) = FeatureTap(student_without, [paths[pair]], "student")(images)
-        panels["student without KTAN"] = _energy(without)
-    panels["student with KTAN"] = _energy(student_maps[pair])
+        students = {"student without KTAN": without, **students}
+    for name, features in students.items():
+        agreement = 1.0 - _numpy(feature_matching_loss("cosine", target, features))
+        panels.append((name, (_energy(features), agreement)))
     if objectives.uses_discriminator:
         verdicts = objectives.judge(teacher_outputs, targets, student_maps, step=None)[pair][1]
         name = distiller.get_compile_config()["adversarial_loss"]
-        panels["discriminator"] = _numpy(verdicts) - ADVERSARIAL_LOSSES[name].boundary
+        panels.append(
+            ("discriminator", (_numpy(verdicts) - ADVERSARIAL_LOSSES[name].boundary, None))
+        )
     return panels
 
 
@@ -138,8 +172,7 @@ def plot_feature_maps(distiller, images, filepath, student_without=None, pair=0,
     teacher's map, of T2S's rendering of it, and of the student's map without and with KTAN, each
     from black (0) to bright (the largest in its map); and the discriminator's
     verdict on the KTAN student's map, over the image: green where it takes it for the teacher's,
-    purple where not. `r` under a student's map is the correlation of its energy with that of
-    T2S's rendering over the positions of the map.
+    purple where not. Under a student's map stands its `feature_map_agreement` for the image.
 
     Args:
         distiller: See `feature_map_panels`.
@@ -183,12 +216,12 @@ def plot_feature_maps(distiller, images, filepath, student_without=None, pair=0,
     ```
     """
     figure_class = _figure_class()
-    panels = feature_map_panels(distiller, images, student_without, pair)
+    found = dict(_panels(distiller, images, student_without, pair))
+    panels = {name: values for name, (values, _) in found.items()}
     images = np.asarray(images, "float32")
     rows, columns = len(images), 1 + len(panels)
     figure = figure_class(figsize=(1.7 * columns, 1.75 * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
-    target = panels["teacher, rendered by T2S"]
     # One scale for all verdicts, the same to both sides of the boundary.
     largest = np.max(np.abs(panels.get("discriminator", 1.0)))
     for row, image in enumerate(images):
@@ -203,8 +236,9 @@ def plot_feature_maps(distiller, images, filepath, student_without=None, pair=0,
                 )
             else:
                 axes.imshow(values[row], cmap="magma", vmin=0, vmax=values[row].max())
-            if name.startswith("student"):
-                axes.set_xlabel(f"r = {_correlation(values[row], target[row]):.2f}")
+            agreement = found[name][1]
+            if agreement is not None:
+                axes.set_xlabel(f"cosine with T2S: {agreement[row]:.2f}", fontsize=9)
     for axes, name in zip(grid[0], ["image", *panels], strict=True):
         axes.set_title(name.replace(", ", ",\n").replace(" with", "\nwith"), fontsize=10)
     for axes in grid.flat:
@@ -219,13 +253,6 @@ def plot_feature_maps(distiller, images, filepath, student_without=None, pair=0,
 
 def _energy(features):
     return np.sqrt(np.mean(np.square(_numpy(features)), axis=-1))
-
-
-def _correlation(one, other):
-    """Over the positions; 0 where a map is the same everywhere."""
-    one, other = one.ravel() - one.mean(), other.ravel() - other.mean()
-    size = np.sqrt(np.sum(one**2) * np.sum(other**2))
-    return float(np.sum(one * other) / size) if size > 0 else 0.0
 
 
 def _numpy(tensor):

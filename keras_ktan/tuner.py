@@ -207,7 +207,7 @@ class KTANHyperModel(keras_tuner.HyperModel):
         ramp = drawn[f"{term}_loss_ramp"]
         if ramp == "falling" and weight:
             return keras.optimizers.schedules.CosineDecay(weight, self._training_steps)
-        return 0.0 if ramp == "off" else weight
+        return weight or 0.0  # none was drawn for a term that is off
 
     def build(self, hp):
         """The compiled distiller of one trial; KerasTuner calls it.

@@ -348,10 +348,12 @@ def test_the_maps_are_those_of_the_kept_students(tiny_command, monkeypatch, tmp_
     output = capsys.readouterr().out
     assert "not drawn, seed 0 was not run in this folder with ['KTAN']" in output
     drawn = []
-    monkeypatch.setattr(example, "plot_feature_maps", lambda *arguments: drawn.append(arguments))
+    monkeypatch.setattr(
+        example, "plot_feature_maps", lambda *arguments, title: drawn.append(arguments)
+    )
     example.main([*command, "--ways", "KTAN", "--resume"])
     ((distiller, images, path, without),) = drawn
-    assert path == tmp_path / "maps.png" and images.shape == (6, 16, 16, 3)
+    assert path == tmp_path / "maps.png" and images.shape == (4, 16, 16, 3)
     # What was kept has the accuracy of seed 0 that was logged, each way its own.
     runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
     _, (images, labels), _ = example.load_cifar10(None)
