@@ -5,6 +5,8 @@ own, and writes what they gave to OUTPUT.json and OUTPUT.md:
 
     python benchmarks/promises.py                    # all three; JAX on a CPU takes minutes
     python benchmarks/promises.py --backends torch   # one again, the others as they are
+
+Sessions that ran anyway need not run again: `pytest --promise-record FILE`, then `--records FILE`.
 """
 
 import argparse
@@ -151,6 +153,14 @@ def main(argv=None):
         default=list(BACKENDS),
         help="which to run; none writes the page again from the JSON file",
     )
+    parser.add_argument(
+        "--records",
+        nargs="*",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="what `pytest --promise-record FILE` wrote: takes these and runs nothing; "
+        "of several of one backend the last counts",
+    )
     parser.add_argument("--processes", type=int, default=2, help="processes of pytest")
     parser.add_argument(
         "--output",
@@ -161,8 +171,14 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     record = arguments.output.with_suffix(".json")
     sessions = json.loads(record.read_text()) if record.exists() else {}
-    for backend in arguments.backends:
-        sessions[backend] = run_tests(backend, arguments.processes)
+    if arguments.records is None:
+        for backend in arguments.backends:
+            sessions[backend] = run_tests(backend, arguments.processes)
+    else:
+        records = [json.loads(file.read_text()) for file in arguments.records]
+        sessions |= {record["backend"]: {} for record in records}
+        for record in records:
+            sessions[record["backend"]].update(record["tests"])
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(sessions, indent=1) + "\n")
     arguments.output.with_suffix(".md").write_text(format_table(sessions))

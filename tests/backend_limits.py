@@ -4,8 +4,11 @@
 """
 
 NO_SAVED_MODEL = (
-    "Keras on torch cannot write a SavedModel without torch_xla, and Keras 3.15 not with it either"
+    "Keras on torch writes no SavedModel: `torch.export` refuses its account of the inputs"
 )
+NUMBERED = "Keras on JAX numbers the outputs of a SavedModel: output_0, output_1"
+READS_MORE = "Keras reads batches to build its logs that it does not train on; the test counts all"
+
 # Test, by file and function (and case, where only one is meant; or file alone, where all are),
 # to backends with the reason.
 LIMITS = {
@@ -26,8 +29,19 @@ LIMITS = {
         "torch": NO_SAVED_MODEL,
     },
     "test_distiller.py::test_exported_outputs_keep_their_names_whatever_their_order": {
-        "jax": "Keras on JAX numbers the outputs of a SavedModel: output_0, output_1",
+        "jax": NUMBERED,
         "torch": NO_SAVED_MODEL,
+    },
+    "test_documentation.py::test_docstring_example_runs"
+    "[keras_ktan.student_export.export_student[0]]": {
+        "jax": NUMBERED,
+        "torch": NO_SAVED_MODEL,
+    },
+    "test_documentation.py::test_the_readme_code_runs_as_it_stands": {"torch": NO_SAVED_MODEL},
+    "test_example_digits.py::test_the_whole_story": {"torch": NO_SAVED_MODEL},
+    "test_example_cifar10.py::test_an_experiment_is_run_once_and_resumed": {
+        "jax": READS_MORE,
+        "torch": READS_MORE,
     },
 }
 
