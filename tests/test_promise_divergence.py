@@ -36,8 +36,6 @@ def make_distiller(batch_norm=False, **compiled):
             "features", "features", teacher_to_student=TeacherToStudent(anchor="reconstruction")
         ),
     )
-    if keras.backend.backend() == "torch":
-        compiled.pop("jit_compile", None)  # torch runs the step uncompiled
     distiller.compile(
         **{
             "optimizer": keras.optimizers.Adam(1e-2),
@@ -128,6 +126,7 @@ def after_one_epoch():
     return snapshot(distiller, distiller.optimizer)
 
 
+@pytest.mark.promise(12)
 @pytest.mark.parametrize(
     ("term", "bad"),
     [*[(term, np.nan) for term in TERMS], ("student_loss", np.inf), ("logits_loss", -np.inf)],
@@ -141,6 +140,7 @@ def test_the_term_and_the_step_are_named_and_the_last_good_state_is_back(
     assert_same(after_one_epoch, snapshot(distiller, distiller.optimizer))
 
 
+@pytest.mark.promise(12)
 @pytest.mark.parametrize("compiled", [{"jit_compile": True}, {"steps_per_execution": 2}])
 def test_also_in_a_compiled_step_and_with_several_steps_in_one_call(compiled):
     distiller = make_distiller(**compiled)
@@ -153,6 +153,7 @@ def test_also_in_a_compiled_step_and_with_several_steps_in_one_call(compiled):
     assert_same(states[0], snapshot(distiller, distiller.optimizer))
 
 
+@pytest.mark.promise(12)
 def test_the_validation_does_not_hide_it_and_fit_can_be_called_again():
     distiller = make_distiller(run_eagerly=True)
     spoil(distiller, "student_loss", np.nan)
@@ -165,6 +166,7 @@ def test_the_validation_does_not_hide_it_and_fit_can_be_called_again():
     assert history["loss"][1] < history["loss"][0]
 
 
+@pytest.mark.promise(12)
 def test_a_bad_image_spoils_neither_weights_nor_moving_averages():
     good = make_distiller(batch_norm=True, run_eagerly=True)
     fit(good, epochs=1)
@@ -192,6 +194,7 @@ def test_a_bad_image_spoils_neither_weights_nor_moving_averages():
     assert_same(snapshot(good), snapshot(distiller))
 
 
+@pytest.mark.promise(12)
 def test_a_learning_rate_that_is_far_too_high_ends_the_run_and_not_the_student():
     distiller = make_distiller(optimizer=keras.optimizers.SGD(1e30), run_eagerly=True)
     before = snapshot(distiller.student)
@@ -210,6 +213,7 @@ class Unsteady(keras.layers.Layer):
         return inputs + keras.ops.sqrt(self.weight)
 
 
+@pytest.mark.promise(12)
 def test_a_gradient_that_is_no_number_in_the_last_step_is_found_too():
     inputs = keras.Input((3,))
     hidden = Unsteady(name="unsteady")(keras.layers.Dense(4, name="features")(inputs))
@@ -226,6 +230,7 @@ def test_a_gradient_that_is_no_number_in_the_last_step_is_found_too():
         distiller.fit(images, labels, batch_size=COUNT, verbose=0)
 
 
+@pytest.mark.promise(12)
 def test_a_long_epoch_is_looked_at_and_copied_in_between(monkeypatch):
     monkeypatch.setattr("keras_ktan.divergence_guard.CHECK_EVERY", 1)
     monkeypatch.setattr("keras_ktan.divergence_guard.SNAPSHOT_EVERY", 2)
@@ -244,6 +249,7 @@ def test_a_long_epoch_is_looked_at_and_copied_in_between(monkeypatch):
     assert_same(snapshot(good, good.optimizer), snapshot(distiller, distiller.optimizer))
 
 
+@pytest.mark.promise(12)
 def test_a_loss_scale_that_is_too_large_is_no_divergence():
     keras.config.set_dtype_policy("mixed_float16")
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1e-2), initial_scale=2.0**30)

@@ -163,7 +163,6 @@ def small_cache(directory, **arguments):
     return TeacherCache(arguments.pop("teacher"), directory, **arguments)
 
 
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch runs the step uncompiled")
 @pytest.mark.parametrize(
     "compiled", [{"jit_compile": True}, {"jit_compile": False, "steps_per_execution": 2}]
 )
