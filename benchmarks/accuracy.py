@@ -97,6 +97,8 @@ class Runner:
         self.steps_per_epoch = -(-len(task.train[1]) // experiment.batch_size)
         self.steps = self.steps_per_epoch * experiment.epochs
         self.validation = (task.validation[0].astype("float32"), task.validation[1])
+        # A look at all of them after each epoch would cost more than the training.
+        self.watched = tuple(part[:1000] for part in self.validation)
         # What the teacher depends on names its files; equal teachers are trained once.
         teacher = {
             name: getattr(experiment, name)
@@ -167,7 +169,7 @@ class Runner:
         teacher.fit(
             data,
             epochs=experiment.epochs,
-            validation_data=self.validation,
+            validation_data=self.watched,
             callbacks=[data.callback, EpochReport("teacher")],
             shuffle=False,
             verbose=0,
@@ -214,7 +216,7 @@ class Runner:
             self.teacher,
             self.make_student,
             data,
-            self.validation,
+            self.watched,
             self.experiment.epochs,
             self.steps_per_epoch,
             lambda: self.make_optimizer(self.experiment.learning_rate),
@@ -248,7 +250,7 @@ class Runner:
         history = distiller.fit(
             data,
             epochs=self.experiment.epochs,
-            validation_data=self.validation,
+            validation_data=self.watched,
             callbacks=[data.callback, EpochReport(f"seed {seed}, {way.name}")],
             shuffle=False,
             verbose=0,
