@@ -102,8 +102,12 @@ class Runner:
         # What the teacher depends on names its files; equal teachers are trained once.
         teacher = {
             name: getattr(experiment, name)
-            for name in ("task", "data", "teacher", "epochs", "batch_size", "weight_decay")
+            for name in ("task", "teacher", "batch_size", "weight_decay")
         }
+        self.teacher_epochs = experiment.teacher_epochs or experiment.epochs
+        teacher["epochs"] = self.teacher_epochs
+        teacher["pixels"] = digest(task.train)
+        teacher["views"] = list(task.views)
         teacher["rate"] = experiment.teacher_learning_rate
         teacher["versions"] = versions()
         self._place = shared / hashlib.sha256(repr(teacher).encode()).hexdigest()[:16]
@@ -123,9 +127,9 @@ class Runner:
         """An untrained student."""
         return self.task.make_model(self.experiment.student, "student")
 
-    def make_optimizer(self, rate):
+    def make_optimizer(self, rate, epochs):
         """AdamW with cosine decay over a whole run."""
-        decay = keras.optimizers.schedules.CosineDecay(rate, self.steps)
+        decay = keras.optimizers.schedules.CosineDecay(rate, epochs * self.steps_per_epoch)
         return keras.optimizers.AdamW(decay, weight_decay=self.experiment.weight_decay)
 
     def make_data(self, seed):
@@ -157,18 +161,18 @@ class Runner:
         if path.exists():
             return keras.saving.load_model(path)
         experiment = self.experiment
-        print(f"teacher: {experiment.epochs} epochs ...", flush=True)
+        print(f"teacher: {self.teacher_epochs} epochs ...", flush=True)
         keras.utils.set_random_seed(TEACHER_SEED)
         teacher = self.task.make_model(experiment.teacher, "teacher")
         teacher.compile(
-            self.make_optimizer(experiment.teacher_learning_rate),
+            self.make_optimizer(experiment.teacher_learning_rate, self.teacher_epochs),
             loss=loss_from_logits(),
             metrics=["accuracy"],
         )
         data = self.make_plain_data(TEACHER_SEED)
         teacher.fit(
             data,
-            epochs=experiment.epochs,
+            epochs=self.teacher_epochs,
             validation_data=self.watched,
             callbacks=[data.callback, EpochReport("teacher")],
             shuffle=False,
@@ -219,7 +223,7 @@ class Runner:
             self.watched,
             self.experiment.epochs,
             self.steps_per_epoch,
-            lambda: self.make_optimizer(self.experiment.learning_rate),
+            lambda: self.make_optimizer(self.experiment.learning_rate, self.experiment.epochs),
             feature_pairs=pairs,
             temperature=way.temperature,
             callbacks=[*callbacks, EpochReport(f"seed {seed}, {way.name}")],
@@ -240,7 +244,7 @@ class Runner:
             [keras.distillation.LogitsDistillation(temperature=way.temperature)],
         )
         distiller.compile(
-            self.make_optimizer(self.experiment.learning_rate),
+            self.make_optimizer(self.experiment.learning_rate, self.experiment.epochs),
             loss=loss_from_logits(),
             metrics=["accuracy"],
         )

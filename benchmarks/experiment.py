@@ -56,10 +56,11 @@ class Experiment:
         task: `"digits"` or `"cifar10"`.
         teacher: Dict of arguments for the task's model builder.
         student: The same, for the student.
-        epochs: Of the teacher and of each student.
+        epochs: Of each student.
         batch_size: Images a step.
         learning_rate: Where the student's cosine decay begins.
         teacher_learning_rate: Where the teacher's begins.
+        teacher_epochs: Of the teacher; `None`: as many as the student's.
         weight_decay: Of both.
         seeds: Runs of each way, with seeds from `first_seed` on.
         first_seed: A search takes other seeds than the final runs.
@@ -78,6 +79,7 @@ class Experiment:
     learning_rate: float
     teacher_learning_rate: float
     ways: tuple
+    teacher_epochs: int | None = None
     weight_decay: float = 0.0
     seeds: int = 5
     first_seed: int = 0
