@@ -27,6 +27,7 @@ from distill_digits import (
     train_teacher,
 )
 from four_ways import accuracy, mean_and_deviation, train_student
+from scipy import stats  # scikit-learn brings it
 
 from keras_ktan import FeaturePair
 from keras_ktan.tuner import KTANHyperModel, best_student
@@ -123,9 +124,12 @@ def verdict(found, plain):
     mean, deviation = mean_and_deviation(differences)
     if len(differences) < 2:
         return f"{mean:+.2f} points with one seed, which says nothing about chance."
-    error = deviation / np.sqrt(len(differences))
-    told = f"{mean:+.2f} ± {error:.2f} points (standard error over {len(differences)} seeds)"
-    if abs(mean) <= 2 * error:
+    reach = stats.t.ppf(0.975, len(differences) - 1) * deviation / np.sqrt(len(differences))
+    told = (
+        f"{mean:+.2f} points, 95% interval {mean - reach:+.2f} to {mean + reach:+.2f} (paired, "
+        f"{len(differences)} seeds)"
+    )
+    if abs(mean) <= reach:
         return f"{told}: no difference that chance does not explain."
     return f"{told}: the settings found are {'better' if mean > 0 else 'worse'}."
 

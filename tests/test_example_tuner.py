@@ -19,16 +19,17 @@ def example(monkeypatch):
 
 
 def test_the_verdict_by_hand(example):
-    # Differences 4 and 3 points: mean 3.5, sd 0.7071, standard error 0.5.
+    # Differences 4, 3 and 3.5 points: sd 0.5, standard error 0.2887, times 4.3027 (two degrees of
+    # freedom in a table of Student's t) is 1.242.
+    better, worse = [0.94, 0.95, 0.945], [0.90, 0.92, 0.91]
+    told = example.verdict(better, worse)
+    interval = "+3.50 points, 95% interval +2.26 to +4.74 (paired, 3 seeds)"
+    assert told == f"{interval}: the settings found are better."
+    told = example.verdict(worse, better)
+    assert told.startswith("-3.50 points, 95% interval -4.74 to -2.26") and "worse" in told
+    # Differences 4 and 3: standard error 0.5, times 12.706 is 6.35.
     told = example.verdict([0.94, 0.95], [0.90, 0.92])
-    assert (
-        told == "+3.50 ± 0.50 points (standard error over 2 seeds): the settings found are better."
-    )
-    told = example.verdict([0.90, 0.92], [0.94, 0.95])
-    assert told.startswith("-3.50 ± 0.50") and told.endswith("are worse.")
-    # Differences 2 and -1: mean 0.5, sd 2.1213, standard error 1.5.
-    told = example.verdict([0.92, 0.90], [0.90, 0.91])
-    assert told.startswith("+0.50 ± 1.50") and "chance does not explain" in told
+    assert "interval -2.85 to +9.85" in told and "chance does not explain" in told
     assert "one seed" in example.verdict([0.9], [0.8])
 
 
