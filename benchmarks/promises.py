@@ -82,6 +82,8 @@ def count(ended):
 
 def cell(tests, number):
     """What the tests of a promise gave on one backend."""
+    if not tests:
+        return "not run yet"
     ended = [test["outcome"] for test in tests.values() if number in test["promises"]]
     return count(ended) or "no test yet"
 
@@ -169,8 +171,8 @@ def main(argv=None):
         help="where to write OUTPUT.json and OUTPUT.md",
     )
     arguments = parser.parse_args(argv)
-    record = arguments.output.with_suffix(".json")
-    sessions = json.loads(record.read_text()) if record.exists() else {}
+    written = arguments.output.with_suffix(".json")
+    sessions = json.loads(written.read_text()) if written.exists() else {}
     if arguments.records is None:
         for backend in arguments.backends:
             sessions[backend] = run_tests(backend, arguments.processes)
@@ -180,7 +182,7 @@ def main(argv=None):
         for record in records:
             sessions[record["backend"]].update(record["tests"])
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(sessions, indent=1) + "\n")
+    written.write_text(json.dumps(sessions, indent=1) + "\n")
     arguments.output.with_suffix(".md").write_text(format_table(sessions))
     print(format_table(sessions).split("\n## ")[0])
 

@@ -61,7 +61,8 @@ class PromiseRecord:
         properties = dict(report.user_properties)
         if _NUMBERS not in properties:
             return
-        name = report.nodeid.rpartition("/")[2]
+        file, _, rest = report.nodeid.partition("::")  # a case may have a / in its name
+        name = f"{pathlib.PurePosixPath(file).name}::{rest}"
         test = self.tests.setdefault(
             name,
             {

@@ -12,9 +12,6 @@ keras_hub = pytest.importorskip(
     reason="KerasHub is not installed; `pip install -e '.[detection]'` brings it",
 )
 
-if keras.backend.backend() != "tensorflow":
-    pytest.skip("the detection extra is for TensorFlow", allow_module_level=True)
-
 SIZE = 64
 
 
