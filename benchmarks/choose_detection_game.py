@@ -46,16 +46,21 @@ def game(
 
 VARIANTS = {
     "labels only": game(),
-    "logits 5": game(logits=5.0),
+    "logits 3": game(logits=3.0),
     "logits 10": game(logits=10.0),
     "logits 30": game(logits=30.0),
     "logits 10, T 2": game(logits=10.0, temperature=2.0),
-    "features": game(feature=1.0),
-    "features, student head": game(feature=1.0, anchor="student_head"),
-    "features, constant": game(feature=1.0, falling=False),
-    "logits 10 + features": game(logits=10.0, feature=1.0),
-    "logits 10 + features P3": game(logits=10.0, feature=1.0, levels=("P3",)),
-    "logits 10 + features + adversary": game(logits=10.0, feature=1.0, adversary=0.02),
+    "cosine": game(feature=1.0),
+    "cosine, student head": game(feature=1.0, anchor="student_head"),
+    "cosine, constant": game(feature=1.0, falling=False),
+    "normalized mse": game(feature=1.0, feature_loss="normalized_mse"),
+    "logits 2 + cosine 2, student head": game(logits=2.0, feature=2.0, anchor="student_head"),
+    "logits 10 + cosine": game(logits=10.0, feature=1.0),
+    "logits 10 + cosine 0.3": game(logits=10.0, feature=0.3),
+    "logits 10 + cosine on P3": game(logits=10.0, feature=1.0, levels=("P3",)),
+    "logits 10 + cosine, student head": game(logits=10.0, feature=1.0, anchor="student_head"),
+    "logits 10 + normalized mse": game(logits=10.0, feature=1.0, feature_loss="normalized_mse"),
+    "logits 10 + cosine + adversary": game(logits=10.0, feature=1.0, adversary=0.02),
 }
 STUDENTS = {
     "78k": {"widths": (8, 16, 32, 32), "pyramid_width": 32},
