@@ -16,8 +16,15 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "example
 import keras
 import numpy as np
 from compact_detector import CompactDetector
-from detection_data import load_pictures, make_training_data, split_pictures
-from distill_detector import evaluate, train_student
+from detection_data import load_pictures, make_views, split_pictures
+from distill_detector import (
+    VIEWS,
+    VIEWS_SEED,
+    evaluate,
+    make_optimizer,
+    make_student_data,
+    train_student,
+)
 from four_ways import mean_and_deviation
 
 from keras_ktan import FeatureDiscriminator, FeaturePair, TeacherToStudent
@@ -31,10 +38,12 @@ def game(
     anchor="reconstruction",
     temperature=1.0,
     falling=True,
+    rate=16e-3,
     **more,
 ):
     """One variant: three weights, what is paired and how."""
     return {
+        "rate": rate,
         "weights": (logits, feature, adversary),
         "levels": levels,
         "anchor": anchor,
@@ -46,6 +55,12 @@ def game(
 
 VARIANTS = {
     "labels only": game(),
+    "labels only, rate 2e-3": game(rate=2e-3),
+    "labels only, rate 4e-3": game(rate=4e-3),
+    "labels only, rate 8e-3": game(rate=8e-3),
+    "logits 3, rate 8e-3": game(logits=3.0, rate=8e-3),
+    "cosine, student head, rate 8e-3": game(feature=1.0, anchor="student_head", rate=8e-3),
+    "logits 1": game(logits=1.0),
     "logits 3": game(logits=3.0),
     "logits 10": game(logits=10.0),
     "logits 30": game(logits=30.0),
@@ -87,6 +102,7 @@ def make_play(variant, steps):
         for level in variant["levels"]
     ]
     return pairs, {
+        "optimizer": make_optimizer(steps, variant["rate"]),
         "logits_loss_weight": logits,
         "feature_loss_weight": weight(feature),
         "adversarial_loss_weight": weight(adversary),
@@ -135,7 +151,7 @@ def main():
     )
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--student", choices=list(STUDENTS), default="44k")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--report", action="store_true", help="print the table and stop")
     arguments = parser.parse_args()
@@ -149,7 +165,9 @@ def main():
     pictures, names = load_pictures(arguments.dataset, "train", (240, 320))
     train, tuning = split_pictures(pictures, 41)
     print("teacher", evaluate(teacher, tuning, size, names), flush=True)
-    steps = arguments.epochs * -(-len(train) // 8)
+    views = make_views(train, size, VIEWS, VIEWS_SEED)
+    data = make_student_data(teacher, views, 8, arguments.output / "teacher_cache")
+    steps = arguments.epochs * -(-len(views[0]) // 8)
     done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     for seed in arguments.seeds:
         for name in arguments.variants:
@@ -167,7 +185,7 @@ def main():
                 lambda: CompactDetector(
                     size, len(names), **STUDENTS[arguments.student], name="student"
                 ),
-                lambda seed: make_training_data(train, size, 8, seed),
+                data,
                 seed,
                 arguments.epochs,
                 steps,

@@ -29,6 +29,7 @@ from detection_data import (
     load_pictures,
     make_shapes,
     make_training_data,
+    make_views,
     split_pictures,
 )
 from detection_metrics import average_precision
@@ -39,11 +40,13 @@ from progress import EpochReport, duration, seconds_left
 from run_log import RunLog
 
 import keras_ktan
-from keras_ktan import FeaturePair, KTANDistiller
+from keras_ktan import FeaturePair, KTANDistiller, TeacherCache
 
 WAYS = ("labels only", "features", "KTAN")
+LEVELS = ["P3", "P4"]
 TEACHER_SEED = 1234
-TEACHER_EPOCHS, STUDENT_EPOCHS = 100, 60
+VIEWS_SEED = 4321
+TEACHER_EPOCHS, VIEWS, STUDENT_EPOCHS = 100, 24, 2
 # Chosen on the tuning split: benchmarks/results/detection/search.md.
 FEATURE_WEIGHT, ADVERSARY_WEIGHT, LOGITS_WEIGHT = 1.0, 0.02, 10.0
 TEMPERATURE = 1.0
@@ -80,11 +83,31 @@ def make_game(way, steps):
         return keras.optimizers.schedules.CosineDecay(weight, steps)
 
     is_ktan = way == "KTAN"
-    return [FeaturePair(level, level) for level in ("P3", "P4")], {
+    return [FeaturePair(level, level) for level in LEVELS], {
         "logits_loss_weight": LOGITS_WEIGHT if is_ktan else 0.0,
         "feature_loss_weight": 0.0 if way == "labels only" else falling(FEATURE_WEIGHT),
         "adversarial_loss_weight": falling(ADVERSARY_WEIGHT) if is_ktan else 0.0,
     }
+
+
+def make_student_data(teacher, views, batch_size, directory, verbose=1):
+    """Batches that bring along what the teacher said of them, computed once for all runs.
+
+    Args:
+        teacher: The trained teacher.
+        views: What `make_views` returned.
+        batch_size: Int.
+        directory: Where the teacher's outputs are kept.
+        verbose: 1 shows the progress, 0 nothing.
+
+    Returns:
+        Function from a seed to batches.
+    """
+    images, truth = views
+    # Half precision: half the room, and far finer than the two models differ.
+    cache = TeacherCache(teacher, directory, layer_names=LEVELS, precision="float16", batch_size=32)
+    cache.fill(images, verbose=verbose)
+    return lambda seed: cache.dataset(images, truth, batch_size=batch_size, seed=seed)
 
 
 def train_student(teacher, make_student, data, seed, epochs, steps, game, label, **arguments):
@@ -95,7 +118,7 @@ def train_student(teacher, make_student, data, seed, epochs, steps, game, label,
     Args:
         teacher: The trained teacher.
         make_student: Function without arguments that builds the student.
-        data: Function from a seed to training data.
+        data: What `make_student_data` returned.
         seed: Int.
         epochs: Int.
         steps: Steps of the whole run.
@@ -107,7 +130,6 @@ def train_student(teacher, make_student, data, seed, epochs, steps, game, label,
         A tuple of the student, the history and the seconds that `fit` took.
     """
     pairs, weights = game
-    batches = data(seed)
     keras.utils.set_random_seed(seed)
     student = make_student()
     distiller = KTANDistiller(
@@ -119,15 +141,12 @@ def train_student(teacher, make_student, data, seed, epochs, steps, game, label,
         **{"temperature": TEMPERATURE, **arguments},
     )
     # No loss: a detector knows its own.
-    distiller.compile(optimizer=make_optimizer(steps), **weights)
+    distiller.compile(**{"optimizer": make_optimizer(steps), **weights})
+    batches = data(seed)
     keras.utils.set_random_seed(seed)
     start = time.perf_counter()
     history = distiller.fit(
-        batches,
-        epochs=epochs,
-        callbacks=[EpochReport(label, tell=tell_losses)],
-        shuffle=False,  # the data set shuffles itself
-        verbose=0,
+        batches, epochs=epochs, callbacks=[EpochReport(label, tell=tell_losses)], verbose=0
     )
     return student, history.history, time.perf_counter() - start
 
@@ -232,7 +251,13 @@ def parse_arguments(argv=None):
     )
     add("--teacher", "the teacher's file", type=pathlib.Path, shown="OUTPUT/teacher.keras")
     add("--teacher-epochs", "epochs of the teacher", default=TEACHER_EPOCHS, **one_or_more)
-    add("--epochs", "epochs of each student", default=STUDENT_EPOCHS, **one_or_more)
+    add(
+        "--views",
+        "augmented versions of each picture for the students",
+        default=VIEWS,
+        **one_or_more,
+    )
+    add("--epochs", "a student's passes over all versions", default=STUDENT_EPOCHS, **one_or_more)
     add("--batch-size", "pictures a step", default=8, **one_or_more)
     add("--seeds", "runs of each way, with seeds from 0 on", default=3, **one_or_more)
     add("--quick", "small networks on drawn shapes, for a look", shown="no", action="store_true")
@@ -254,8 +279,8 @@ def parse_arguments(argv=None):
     arguments.image_size = tuple(arguments.image_size)
     if arguments.quick:
         # What --quick settles, a caller may still choose otherwise.
-        quick = {"image_size": (64, 96), "held_out": 16, "teacher_epochs": 30, "epochs": 20}
-        for name, value in {**quick, "seeds": 1}.items():
+        quick = {"image_size": (64, 96), "held_out": 16, "teacher_epochs": 30}
+        for name, value in {**quick, "views": 8, "epochs": 3, "seeds": 1}.items():
             if getattr(arguments, name) == parser.get_default(name):
                 setattr(arguments, name, value)
         arguments.dataset = "shapes"
@@ -300,7 +325,7 @@ def run_students(arguments, log, teacher, make_student, data, parts, steps):
         log: `RunLog`.
         teacher: The trained teacher.
         make_student: Function without arguments that builds a student.
-        data: Function from a seed to training data.
+        data: What `make_student_data` returned.
         parts: Tuple of tuning pictures, validation pictures and class names.
         steps: Steps of a whole run.
     """
@@ -371,9 +396,9 @@ def show(arguments, log, teacher, students, parts):
     }
     table = format_results(results, costs, teacher, students["KTAN"], names)
     heading = (
-        f"{pathlib.Path(arguments.dataset).name} at {size[0]}×{size[1]}, {arguments.epochs} "
-        f"epochs, seeds: {arguments.seeds}; AP in percent on {len(validation)} validation "
-        "pictures, mean ± sd."
+        f"{pathlib.Path(arguments.dataset).name} at {size[0]}×{size[1]}; students: "
+        f"{arguments.epochs} passes over {arguments.views} versions of each picture, seeds: "
+        f"{arguments.seeds}; AP in percent on {len(validation)} validation pictures, mean ± sd."
     )
     print(f"\n{heading}\n\n{table}\n")
     (output / "table.md").write_text(f"{heading}\n\n{table}\n")
@@ -425,33 +450,35 @@ def main(argv=None):
     def make_student():
         return CompactDetector(size, len(names), **networks[1], name="student")
 
-    def data(seed):
+    def teacher_data(seed):
         return make_training_data(train, size, arguments.batch_size, seed)
 
-    per_epoch = -(-len(train) // arguments.batch_size)
-    backup = output / "teacher_backup"
-    if not arguments.resume and backup.exists():
-        shutil.rmtree(backup)  # another experiment's
+    backup, per_epoch = output / "teacher_backup", -(-len(train) // arguments.batch_size)
+    if not arguments.resume:
+        for folder in (backup, output / "teacher_cache"):  # another experiment's
+            shutil.rmtree(folder, ignore_errors=True)
     teacher = obtain_teacher(
         arguments.teacher or output / "teacher.keras",
         arguments.teacher is not None,
         log,
         make_teacher,
-        data,
+        teacher_data,
         arguments.teacher_epochs,
         arguments.teacher_epochs * per_epoch,
         backup,
     )
     tuned = evaluate(teacher, tuning, size, names)
     print(f"teacher: AP {tuned['AP']:.3f}, AP50 {tuned['AP50']:.3f} on the tuning pictures")
+    print(f"the teacher looks at {arguments.views} versions of each picture ...", flush=True)
+    views = make_views(train, size, arguments.views, VIEWS_SEED)
     run_students(
         arguments,
         log,
         teacher,
         make_student,
-        data,
+        make_student_data(teacher, views, arguments.batch_size, output / "teacher_cache"),
         (tuning, validation, names),
-        arguments.epochs * per_epoch,
+        arguments.epochs * -(-len(views[0]) // arguments.batch_size),
     )
     students = {
         way: keras.saving.load_model(student_path(output, way, 0))

@@ -130,6 +130,19 @@ def test_training_batches_hold_the_boxes_of_their_own_pictures(data):
     assert not np.array_equal(first[0][0], first[3][0])  # the second epoch is another
 
 
+def test_views_are_many_versions_of_each_picture(data):
+    pictures, size = red_rectangles(data, count=5), (48, 64)
+    images, truth = data.make_views(pictures, size, count=4, seed=1)
+    assert images.shape == (20, *size, 3) and images.dtype == "uint8"
+    assert truth["boxes"].shape == (20, 1, 4) and truth["labels"].shape == (20, 1)
+    assert len(np.unique(images.reshape(20, -1), axis=0)) == 20
+    on_object = truth["labels"][:, 0] == 0
+    assert on_object.sum() > 10
+    for index in np.flatnonzero(on_object):
+        extent = extent_of_red(images[index].astype("float32"))
+        np.testing.assert_allclose(extent, truth["boxes"][index, 0], atol=0.6)
+
+
 def test_colours_change_and_nothing_moves(data):
     images = np.full((40, 2, 2, 3), 100.0, "float32")
     changed = data.change_colours(images, (5, 6), strength=0.2).numpy()

@@ -52,21 +52,23 @@ def test_the_whole_story_and_its_resumption(story, tmp_path, capsys):
     assert "holds finished runs" in capsys.readouterr().err
 
 
-def test_the_ways_start_from_the_same_weights_and_batches(story, monkeypatch):
+def test_the_ways_start_from_the_same_weights_and_batches(story, monkeypatch, tmp_path):
     import keras
     from compact_detector import CompactDetector
-    from detection_data import make_shapes, make_training_data
+    from detection_data import make_shapes, make_views
 
     monkeypatch.setattr(story, "make_optimizer", lambda steps: keras.optimizers.SGD(0.0))
-    pictures, size = make_shapes(12, (32, 32), seed=2), (32, 32)
+    pictures, size = make_shapes(6, (32, 32), seed=2), (32, 32)
     teacher = CompactDetector(size, 2, (4, 4, 8, 8), 8, name="teacher")
+    views = make_views(pictures, size, 2, seed=0)
+    data = story.make_student_data(teacher, views, 4, tmp_path, verbose=0)
 
     def run(way, seed):
         pairs, weights = story.make_game(way, 3)
         student, history, _ = story.train_student(
             teacher,
             lambda: CompactDetector(size, 2, (4, 4, 4, 4), 4, name="student"),
-            lambda seed: make_training_data(pictures, size, 4, seed),
+            data,
             seed,
             1,
             3,
