@@ -294,7 +294,7 @@ def test_the_loss_by_hand(detector):
     # Boxes of the left half: IoU 1/2, and no hull beyond the union: GIoU 1/2.
     half = outputs_at_zero(np.tile([0, 0, 16, 8], (1, 10, 1)))
     loss = model.compute_loss(None, truth, half, None)
-    expected = classes + detector.QUALITY_WEIGHT * LN2 + detector.BOX_WEIGHT * 0.5
+    expected = classes + detector.QUALITY_WEIGHT * LN2 + 1.5 * 0.5
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     # A sample weight counts all of it.
     loss = model.compute_loss(None, truth, half, tf.constant([2.0]))
@@ -323,8 +323,10 @@ def test_decoding_by_hand(detector):
     found = detector.KeepBestBoxes(most_boxes=3)(
         {
             "boxes": tf.constant(boxes, tf.float32),
-            "class_logits": tf.constant([class_logits], tf.float32),
-            "quality_logits": tf.fill((1, 4, 1), tf.cast(logit[0.9], tf.float32)),
+            "score_logits": detector.ScoreLogits()(
+                tf.constant([class_logits], tf.float32),
+                tf.fill((1, 4, 1), tf.cast(logit[0.9], tf.float32)),
+            ),
         }
     )
     # The second overlaps the first by 0.9 in the same class; the third is of another class;
@@ -332,6 +334,16 @@ def test_decoding_by_hand(detector):
     np.testing.assert_allclose(found["scores"], [[0.9, np.sqrt(0.54), 0]], rtol=1e-5)
     assert found["classes"].numpy().tolist() == [[0, 1, 0]]
     np.testing.assert_array_equal(found["boxes"][0, :2], [[0, 0, 10, 10], [0, 0, 10, 10]])
+
+
+def test_score_logits_by_hand(detector):
+    # Probabilities 3/4 and 2/3: their product is 1/2, of which the logit is 0. 1/2 · 1/2: -ln 3.
+    logits = detector.ScoreLogits()(
+        tf.constant([[np.log(3.0)], [0.0], [60.0]], tf.float32),
+        tf.constant([[np.log(2.0)], [0.0], [60.0]], tf.float32),
+    ).numpy()
+    np.testing.assert_allclose(logits[:2, 0], [0.0, -np.log(3.0)], atol=1e-5)
+    assert 13 < logits[2, 0] < 15  # as near to certain as one can say
 
 
 def test_boxes_from_distances_by_hand(detector):
