@@ -16,8 +16,15 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "example
 import keras
 import numpy as np
 from compact_detector import CompactDetector
-from detection_data import load_pictures, make_training_data, split_pictures
-from distill_detector import evaluate, train_student
+from detection_data import load_pictures, make_views, split_pictures
+from distill_detector import (
+    VIEWS,
+    VIEWS_SEED,
+    evaluate,
+    make_optimizer,
+    make_student_data,
+    train_student,
+)
 from four_ways import mean_and_deviation
 
 from keras_ktan import FeatureDiscriminator, FeaturePair, TeacherToStudent
@@ -31,31 +38,63 @@ def game(
     anchor="reconstruction",
     temperature=1.0,
     falling=True,
+    falling_logits=False,
+    scores="score_logits",
+    rate=16e-3,
+    box_weight=1.5,
     **more,
 ):
     """One variant: three weights, what is paired and how."""
     return {
+        "rate": rate,
+        "box_weight": box_weight,
         "weights": (logits, feature, adversary),
         "levels": levels,
         "anchor": anchor,
         "temperature": temperature,
         "falling": falling,
+        "falling_logits": falling_logits,
+        "scores": scores,
         "compile": more,
     }
 
 
+CLASSES = {"scores": "class_logits"}
 VARIANTS = {
     "labels only": game(),
-    "logits 5": game(logits=5.0),
-    "logits 10": game(logits=10.0),
-    "logits 30": game(logits=30.0),
-    "logits 10, T 2": game(logits=10.0, temperature=2.0),
-    "features": game(feature=1.0),
-    "features, student head": game(feature=1.0, anchor="student_head"),
-    "features, constant": game(feature=1.0, falling=False),
-    "logits 10 + features": game(logits=10.0, feature=1.0),
-    "logits 10 + features P3": game(logits=10.0, feature=1.0, levels=("P3",)),
-    "logits 10 + features + adversary": game(logits=10.0, feature=1.0, adversary=0.02),
+    # The rate of the optimizer, which all ways share.
+    "labels only, rate 2e-3": game(rate=2e-3),
+    "labels only, rate 4e-3": game(rate=4e-3),
+    "labels only, rate 8e-3": game(rate=8e-3),
+    "class logits 3, rate 8e-3": game(logits=3.0, rate=8e-3, **CLASSES),
+    # The weight of the box loss within the labelled loss, which all ways share.
+    "labels only, box 3": game(box_weight=3.0),
+    "class logits 10, box 3": game(logits=10.0, box_weight=3.0, **CLASSES),
+    "score logits 10, box 3": game(logits=10.0, box_weight=3.0),
+    "score logits 10 + maps 0.3, student head, box 3": game(
+        logits=10.0, feature=0.3, anchor="student_head", box_weight=3.0
+    ),
+    # Which scores, how strongly, and for how long.
+    "class logits 10": game(logits=10.0, **CLASSES),
+    "class logits 10 falling": game(logits=10.0, falling_logits=True, **CLASSES),
+    "score logits 3": game(logits=3.0),
+    "score logits 10": game(logits=10.0),
+    "score logits 10 falling": game(logits=10.0, falling_logits=True),
+    "score logits 30 falling": game(logits=30.0, falling_logits=True),
+    # Maps.
+    "maps": game(feature=1.0),
+    "maps, student head": game(feature=1.0, anchor="student_head"),
+    "maps 0.3, student head": game(feature=0.3, anchor="student_head"),
+    "maps, normalized mse": game(feature=1.0, feature_loss="normalized_mse"),
+    "class logits 10 + maps, student head": game(
+        logits=10.0, feature=1.0, anchor="student_head", **CLASSES
+    ),
+    "score logits 10 falling + maps 0.3, student head": game(
+        logits=10.0, feature=0.3, anchor="student_head", falling_logits=True
+    ),
+    "score logits 10 falling + maps 0.3, student head + adversary": game(
+        logits=10.0, feature=0.3, adversary=0.02, anchor="student_head", falling_logits=True
+    ),
 }
 STUDENTS = {
     "78k": {"widths": (8, 16, 32, 32), "pyramid_width": 32},
@@ -67,9 +106,9 @@ STUDENTS = {
 def make_play(variant, steps):
     """The pairs and the arguments of `compile` of a variant."""
 
-    def weight(value):
-        is_falling = variant["falling"] and value
-        return keras.optimizers.schedules.CosineDecay(value, steps) if is_falling else value
+    def weight(value, is_falling=variant["falling"]):
+        falls = is_falling and value
+        return keras.optimizers.schedules.CosineDecay(value, steps) if falls else value
 
     logits, feature, adversary = variant["weights"]
     pairs = [
@@ -82,7 +121,8 @@ def make_play(variant, steps):
         for level in variant["levels"]
     ]
     return pairs, {
-        "logits_loss_weight": logits,
+        "optimizer": make_optimizer(steps, variant["rate"]),
+        "logits_loss_weight": weight(logits, variant["falling_logits"]),
         "feature_loss_weight": weight(feature),
         "adversarial_loss_weight": weight(adversary),
         **variant["compile"],
@@ -130,7 +170,7 @@ def main():
     )
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--student", choices=list(STUDENTS), default="44k")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--report", action="store_true", help="print the table and stop")
     arguments = parser.parse_args()
@@ -144,7 +184,9 @@ def main():
     pictures, names = load_pictures(arguments.dataset, "train", (240, 320))
     train, tuning = split_pictures(pictures, 41)
     print("teacher", evaluate(teacher, tuning, size, names), flush=True)
-    steps = arguments.epochs * -(-len(train) // 8)
+    views = make_views(train, size, VIEWS, VIEWS_SEED)
+    data = make_student_data(teacher, views, 8, arguments.output / "teacher_cache")
+    steps = arguments.epochs * -(-len(views[0]) // 8)
     done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     for seed in arguments.seeds:
         for name in arguments.variants:
@@ -157,18 +199,27 @@ def main():
             if any(key.items() <= run.items() for run in done):
                 continue
             keras.backend.clear_session(free_memory=False)
+
+            def make_student(box_weight=VARIANTS[name]["box_weight"]):
+                return CompactDetector(
+                    size,
+                    len(names),
+                    **STUDENTS[arguments.student],
+                    box_weight=box_weight,
+                    name="student",
+                )
+
             student, history, seconds = train_student(
                 teacher,
-                lambda: CompactDetector(
-                    size, len(names), **STUDENTS[arguments.student], name="student"
-                ),
-                lambda seed: make_training_data(train, size, 8, seed),
+                make_student,
+                data,
                 seed,
                 arguments.epochs,
                 steps,
                 make_play(VARIANTS[name], steps),
                 name,
                 temperature=VARIANTS[name]["temperature"],
+                logits_output=VARIANTS[name]["scores"],
             )
             found = evaluate(student, tuning, size, names)
             last = {term: round(values[-1], 4) for term, values in history.items()}

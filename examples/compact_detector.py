@@ -16,6 +16,7 @@ STRIDES = {"P3": 8, "P4": 16}
 # A box whose half side is longer than so many strides belongs to the next level.
 LONGEST_HALF_SIDE = 3.0
 CENTRE_RADIUS = 1.5  # strides; FCOS's own
+QUALITY_WEIGHT = 0.5
 PRIOR = 0.02  # first class score of every position (Lin et al., 2017, arXiv 1708.02002)
 
 
@@ -136,6 +137,15 @@ class BoxesFromDistances(keras.layers.Layer):
         return {**super().get_config(), "image_size": self.image_size}
 
 
+class ScoreLogits(keras.layers.Layer):
+    """The logits of class score times quality: what boxes are ranked by, in one number."""
+
+    def call(self, class_logits, quality_logits):
+        log_score = ops.log_sigmoid(class_logits) + ops.log_sigmoid(quality_logits)
+        # logit(s) = log s - log(1 - s); a score of exactly 1 would have none.
+        return log_score - ops.log(-ops.expm1(ops.minimum(log_score, -1e-6)))
+
+
 class KeepBestBoxes(keras.layers.Layer):
     """Scores, non-maximum suppression class by class, and the best boxes that are left.
 
@@ -153,9 +163,8 @@ class KeepBestBoxes(keras.layers.Layer):
         self.least_score = least_score
 
     def call(self, outputs):
-        scores = ops.sqrt(
-            ops.sigmoid(outputs["class_logits"]) * ops.sigmoid(outputs["quality_logits"])
-        )
+        # A mean of the two factors: a product of two is small.
+        scores = ops.sqrt(ops.sigmoid(outputs["score_logits"]))
         boxes, scores, classes, _ = tf.image.combined_non_max_suppression(
             outputs["boxes"][:, :, None],
             scores,
@@ -180,11 +189,12 @@ class KeepBestBoxes(keras.layers.Layer):
 class CompactDetector(keras.Model):
     """An FCOS detector; `predict` gives boxes, scores and classes.
 
-    Called, it returns a dict for each of its positions: `"class_logits"` `(batch, positions,
-    classes)`, `"quality_logits"` `(batch, positions, 1)` and `"boxes"` `(batch, positions, 4)`
-    in pixels. The pyramid's levels are the layers `"P3"` and `"P4"`. Labels are a dict of
-    `"boxes"` `(batch, most_boxes, 4)` in pixels and `"labels"` `(batch, most_boxes)`, -1 where
-    there is no box. Needs no `loss` in `compile`.
+    Called, it returns a dict with an entry for each of its positions: `"class_logits"` `(batch,
+    positions, classes)`, `"quality_logits"` `(batch, positions, 1)`, `"score_logits"` `(batch,
+    positions, classes)`, which hold both, and `"boxes"` `(batch, positions, 4)` in pixels. The
+    pyramid's levels are the layers `"P3"` and `"P4"`. Labels are a dict of `"boxes"` `(batch,
+    most_boxes, 4)` in pixels and `"labels"` `(batch, most_boxes)`, -1 where there is no box.
+    Needs no `loss` in `compile`.
 
     Args:
         image_size: Tuple `(height, width)`, multiples of 16.
@@ -193,11 +203,20 @@ class CompactDetector(keras.Model):
         pyramid_width: Channels of the pyramid and of the heads.
         depth: Residual blocks at strides 8 and 16.
         head_depth: Convolutions in each head before its last one.
+        box_weight: What the boxes' loss counts beside the classes'.
         name: The model's name.
     """
 
     def __init__(
-        self, image_size, classes, widths, pyramid_width, depth=1, head_depth=1, name=None
+        self,
+        image_size,
+        classes,
+        widths,
+        pyramid_width,
+        depth=1,
+        head_depth=1,
+        box_weight=1.5,
+        name=None,
     ):
         if len(widths) != 4 or any(size % 16 for size in image_size):
             raise ValueError(
@@ -214,6 +233,7 @@ class CompactDetector(keras.Model):
         }
         inputs, outputs = _network(**self.settings)
         super().__init__(inputs, outputs, name=name)
+        self.settings["box_weight"] = box_weight
         self.focal = keras.losses.BinaryFocalCrossentropy(
             apply_class_balancing=True, from_logits=True, reduction=None
         )
@@ -243,7 +263,8 @@ class CompactDetector(keras.Model):
         quality_loss = ops.sum(weight * quality_loss) / count
         self.class_loss.update_state(class_loss)
         self.box_loss.update_state(box_loss)
-        total = class_loss + BOX_WEIGHT * box_loss + QUALITY_WEIGHT * quality_loss
+        box_loss = self.settings["box_weight"] * box_loss
+        total = class_loss + box_loss + QUALITY_WEIGHT * quality_loss
         for extra in self.losses:
             total = total + extra
         return total
@@ -263,9 +284,6 @@ class CompactDetector(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         return cls(**config)
-
-
-BOX_WEIGHT, QUALITY_WEIGHT = 1.5, 0.5
 
 
 def _network(image_size, classes, widths, pyramid_width, depth, head_depth):
@@ -342,8 +360,11 @@ def _network(image_size, classes, widths, pyramid_width, depth, head_depth):
     class_logits = [predict_classes(level) for level in levels.values()]
     box_outputs = layers.Concatenate(axis=1)([predict_boxes(level) for level in levels.values()])
     distances = layers.Activation("softplus")(box_outputs[..., :4])
+    class_logits = layers.Concatenate(axis=1, name="class_logits")(class_logits)
+    quality_logits = layers.Identity(name="quality_logits")(box_outputs[..., 4:])
     return inputs, {
         "boxes": BoxesFromDistances(image_size, name="boxes")(distances),
-        "class_logits": layers.Concatenate(axis=1, name="class_logits")(class_logits),
-        "quality_logits": layers.Identity(name="quality_logits")(box_outputs[..., 4:]),
+        "class_logits": class_logits,
+        "quality_logits": quality_logits,
+        "score_logits": ScoreLogits(name="score_logits")(class_logits, quality_logits),
     }

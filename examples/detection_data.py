@@ -285,6 +285,32 @@ def make_training_data(pictures, size, batch_size, seed):
     return tf.data.Dataset.zip(indices, window_seeds, colour_seeds).map(load).prefetch(2)
 
 
+def make_views(pictures, size, count, seed):
+    """Augmented versions of every picture, made once, so that a teacher need look only once.
+
+    Args:
+        pictures: `Pictures`.
+        size: Tuple `(height, width)` of the network's input.
+        count: Int, versions of each picture.
+        seed: Int.
+
+    Returns:
+        A tuple of images `(pictures · count, *size, 3)` of uint8 and a dict of arrays `"boxes"`,
+        in pixels, and `"labels"`.
+    """
+    batches = make_training_data(pictures, size, 32, seed)
+    images, boxes, labels = [], [], []
+    for _ in range(count):  # each pass over the data set augments anew
+        for seen, truth in batches:
+            images.append(tf.cast(tf.round(seen), tf.uint8).numpy())
+            boxes.append(truth["boxes"].numpy())
+            labels.append(truth["labels"].numpy())
+    return np.concatenate(images), {
+        "boxes": np.concatenate(boxes),
+        "labels": np.concatenate(labels),
+    }
+
+
 def as_network_input(pictures, size):
     """Whole pictures as the network sees them, with boxes in its pixels.
 

@@ -1,7 +1,8 @@
-"""Make a small object detector better: three ways, one budget, runs that can be resumed.
+"""Make a small object detector better: four ways, one budget, runs that can be resumed.
 
-A compact FCOS detector is trained as the teacher, then one that is many times smaller three
-ways: on the labels only, with the teacher's feature maps, and with all of KTAN. The pictures come
+A compact FCOS detector is trained as the teacher, then one that is many times smaller four ways:
+on the labels only, with the teacher's softened scores of every position, with its feature maps,
+and with all of KTAN. The pictures come
 from a TFDS data set with the features of `voc`; with --quick they are drawn shapes. A part of the
 train split is cut off for tuning; the validation split is read once a run, after it.
 
@@ -29,6 +30,7 @@ from detection_data import (
     load_pictures,
     make_shapes,
     make_training_data,
+    make_views,
     split_pictures,
 )
 from detection_metrics import average_precision
@@ -39,21 +41,24 @@ from progress import EpochReport, duration, seconds_left
 from run_log import RunLog
 
 import keras_ktan
-from keras_ktan import FeaturePair, KTANDistiller
+from keras_ktan import FeaturePair, KTANDistiller, TeacherCache, TeacherToStudent
 
-WAYS = ("labels only", "features", "KTAN")
+WAYS = ("labels only", "softened scores", "features", "KTAN")
+LEVELS = ["P3", "P4"]
 TEACHER_SEED = 1234
-TEACHER_EPOCHS, STUDENT_EPOCHS = 100, 60
+VIEWS_SEED = 4321
+TEACHER_EPOCHS, VIEWS, STUDENT_EPOCHS = 100, 24, 4
+TEACHER_RATE, STUDENT_RATE = 2e-3, 16e-3
 # Chosen on the tuning split: benchmarks/results/detection/search.md.
-FEATURE_WEIGHT, ADVERSARY_WEIGHT, LOGITS_WEIGHT = 1.0, 0.02, 10.0
+SCORES_WEIGHT, FEATURE_WEIGHT, ADVERSARY_WEIGHT = 10.0, 0.3, 0.02
 TEMPERATURE = 1.0
 TEACHER = {"widths": (24, 48, 96, 128), "pyramid_width": 96, "depth": 2, "head_depth": 2}
-STUDENT = {"widths": (8, 16, 32, 32), "pyramid_width": 32, "depth": 1, "head_depth": 1}
-QUICK_TEACHER = {"widths": (16, 24, 48, 64), "pyramid_width": 48, "depth": 1, "head_depth": 1}
-QUICK_STUDENT = {"widths": (6, 8, 12, 16), "pyramid_width": 12, "depth": 1, "head_depth": 1}
+STUDENT = {"widths": (8, 12, 24, 24), "pyramid_width": 24, "box_weight": 3.0}
+QUICK_TEACHER = {"widths": (16, 24, 48, 64), "pyramid_width": 48}
+QUICK_STUDENT = {"widths": (6, 8, 12, 16), "pyramid_width": 12}
 
 
-def make_optimizer(steps, rate=2e-3):
+def make_optimizer(steps, rate):
     """AdamW that warms up and then decays to 0 over so many steps."""
     warmup = min(100, steps // 10)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -79,12 +84,42 @@ def make_game(way, steps):
     def falling(weight):
         return keras.optimizers.schedules.CosineDecay(weight, steps)
 
-    is_ktan = way == "KTAN"
-    return [FeaturePair(level, level) for level in ("P3", "P4")], {
-        "logits_loss_weight": LOGITS_WEIGHT if is_ktan else 0.0,
-        "feature_loss_weight": 0.0 if way == "labels only" else falling(FEATURE_WEIGHT),
-        "adversarial_loss_weight": falling(ADVERSARY_WEIGHT) if is_ktan else 0.0,
+    has_scores, has_maps, has_adversary = {
+        "labels only": (False, False, False),
+        "softened scores": (True, False, False),
+        "features": (False, True, False),
+        "KTAN": (True, True, True),
+    }[way]
+    # The student's own head says what a map is worth: it judges classes and boxes alike.
+    pairs = [
+        FeaturePair(level, level, teacher_to_student=TeacherToStudent(anchor="student_head"))
+        for level in LEVELS
+    ]
+    return pairs, {
+        "logits_loss_weight": SCORES_WEIGHT if has_scores else 0.0,
+        "feature_loss_weight": falling(FEATURE_WEIGHT) if has_maps else 0.0,
+        "adversarial_loss_weight": falling(ADVERSARY_WEIGHT) if has_adversary else 0.0,
     }
+
+
+def make_student_data(teacher, views, batch_size, directory, verbose=1):
+    """Batches that bring along what the teacher said of them, computed once for all runs.
+
+    Args:
+        teacher: The trained teacher.
+        views: What `make_views` returned.
+        batch_size: Int.
+        directory: Where the teacher's outputs are kept.
+        verbose: 1 shows the progress, 0 nothing.
+
+    Returns:
+        Function from a seed to batches.
+    """
+    images, truth = views
+    # Half precision: half the room, and far finer than the two models differ.
+    cache = TeacherCache(teacher, directory, layer_names=LEVELS, precision="float16", batch_size=32)
+    cache.fill(images, verbose=verbose)
+    return lambda seed: cache.dataset(images, truth, batch_size=batch_size, seed=seed)
 
 
 def train_student(teacher, make_student, data, seed, epochs, steps, game, label, **arguments):
@@ -95,7 +130,7 @@ def train_student(teacher, make_student, data, seed, epochs, steps, game, label,
     Args:
         teacher: The trained teacher.
         make_student: Function without arguments that builds the student.
-        data: Function from a seed to training data.
+        data: What `make_student_data` returned.
         seed: Int.
         epochs: Int.
         steps: Steps of the whole run.
@@ -107,27 +142,26 @@ def train_student(teacher, make_student, data, seed, epochs, steps, game, label,
         A tuple of the student, the history and the seconds that `fit` took.
     """
     pairs, weights = game
-    batches = data(seed)
     keras.utils.set_random_seed(seed)
     student = make_student()
     distiller = KTANDistiller(
         teacher,
         student,
         pairs,
-        logits_output="class_logits",
-        logits_activation="sigmoid",
-        **{"temperature": TEMPERATURE, **arguments},
+        **{
+            "logits_output": "score_logits",
+            "logits_activation": "sigmoid",
+            "temperature": TEMPERATURE,
+            **arguments,
+        },
     )
     # No loss: a detector knows its own.
-    distiller.compile(optimizer=make_optimizer(steps), **weights)
+    distiller.compile(**{"optimizer": make_optimizer(steps, STUDENT_RATE), **weights})
+    batches = data(seed)
     keras.utils.set_random_seed(seed)
     start = time.perf_counter()
     history = distiller.fit(
-        batches,
-        epochs=epochs,
-        callbacks=[EpochReport(label, tell=tell_losses)],
-        shuffle=False,  # the data set shuffles itself
-        verbose=0,
+        batches, epochs=epochs, callbacks=[EpochReport(label, tell=tell_losses)], verbose=0
     )
     return student, history.history, time.perf_counter() - start
 
@@ -174,7 +208,7 @@ def obtain_teacher(path, is_given, log, make_teacher, data, epochs, steps, backu
         print(f"teacher: {epochs} epochs ...", flush=True)
         batches = data(TEACHER_SEED)
         teacher = make_teacher()
-        teacher.compile(optimizer=make_optimizer(steps))
+        teacher.compile(optimizer=make_optimizer(steps, TEACHER_RATE))
         teacher.fit(
             batches,
             epochs=epochs,
@@ -232,9 +266,24 @@ def parse_arguments(argv=None):
     )
     add("--teacher", "the teacher's file", type=pathlib.Path, shown="OUTPUT/teacher.keras")
     add("--teacher-epochs", "epochs of the teacher", default=TEACHER_EPOCHS, **one_or_more)
-    add("--epochs", "epochs of each student", default=STUDENT_EPOCHS, **one_or_more)
+    add(
+        "--views",
+        "augmented versions of each picture for the students",
+        default=VIEWS,
+        **one_or_more,
+    )
+    add("--epochs", "a student's passes over all versions", default=STUDENT_EPOCHS, **one_or_more)
     add("--batch-size", "pictures a step", default=8, **one_or_more)
     add("--seeds", "runs of each way, with seeds from 0 on", default=3, **one_or_more)
+    add(
+        "--ways",
+        "the ways to run, of: " + ", ".join(f'"{way}"' for way in WAYS),
+        nargs="+",
+        choices=WAYS,
+        default=list(WAYS),
+        metavar="WAY",
+        shown="all",
+    )
     add("--quick", "small networks on drawn shapes, for a look", shown="no", action="store_true")
     add(
         "--output",
@@ -245,8 +294,8 @@ def parse_arguments(argv=None):
     )
     add(
         "--resume",
-        "go on with the runs in OUTPUT; the settings must be the recorded ones, but --seeds may "
-        "ask for more",
+        "go on with the runs in OUTPUT; the settings must be the recorded ones, but --seeds and "
+        "--ways may ask for more",
         shown="refuse a folder with runs",
         action="store_true",
     )
@@ -254,14 +303,16 @@ def parse_arguments(argv=None):
     arguments.image_size = tuple(arguments.image_size)
     if arguments.quick:
         # What --quick settles, a caller may still choose otherwise.
-        quick = {"image_size": (64, 96), "held_out": 16, "teacher_epochs": 30, "epochs": 20}
-        for name, value in {**quick, "seeds": 1}.items():
+        quick = {"image_size": (64, 96), "held_out": 16, "teacher_epochs": 30}
+        for name, value in {**quick, "views": 8, "epochs": 3, "seeds": 1}.items():
             if getattr(arguments, name) == parser.get_default(name):
                 setattr(arguments, name, value)
         arguments.dataset = "shapes"
     if any(size % 16 for size in arguments.image_size):
         parser.error(f"--image-size: received {arguments.image_size}, expected multiples of 16")
-    apart = ("data_dir", "seeds", "output", "resume", "teacher")
+    # In the order of the table, each once.
+    arguments.ways = [way for way in WAYS if way in arguments.ways]
+    apart = ("data_dir", "seeds", "ways", "output", "resume", "teacher")
     settings = {name: value for name, value in vars(arguments).items() if name not in apart}
     settings["dataset"] = pathlib.Path(arguments.dataset).name
     settings["versions"] = {
@@ -300,12 +351,12 @@ def run_students(arguments, log, teacher, make_student, data, parts, steps):
         log: `RunLog`.
         teacher: The trained teacher.
         make_student: Function without arguments that builds a student.
-        data: Function from a seed to training data.
+        data: What `make_student_data` returned.
         parts: Tuple of tuning pictures, validation pictures and class names.
         steps: Steps of a whole run.
     """
     tuning, validation, names = parts
-    plan = [(seed, way) for seed in range(arguments.seeds) for way in WAYS]
+    plan = [(seed, way) for seed in range(arguments.seeds) for way in arguments.ways]
     left = [(seed, way) for seed, way in plan if not log.find(seed=seed, way=way)]
     if len(left) < len(plan):
         print(f"{len(plan) - len(left)} of {len(plan)} runs are finished already", flush=True)
@@ -356,7 +407,7 @@ def show(arguments, log, teacher, students, parts):
         arguments: The command line.
         log: `RunLog`.
         teacher: The trained teacher.
-        students: Dict from each way to its student of seed 0.
+        students: Dict from each way to its student of seed 0; the last one is shipped.
         parts: Tuple of validation pictures and class names.
     """
     validation, names = parts
@@ -365,15 +416,16 @@ def show(arguments, log, teacher, students, parts):
     seeds = range(arguments.seeds)
     results = {"teacher": [evaluate(teacher, validation, size, names)]}
     results |= {way: [log.find(seed=seed, way=way)["validation"] for seed in seeds] for way in WAYS}
+    shipped = students[arguments.ways[-1]]
     costs = {
         "teacher": export_with_decoding(teacher, output / "teacher", images[:1]),
-        "student": export_with_decoding(students["KTAN"], output / "student", images[:1]),
+        "student": export_with_decoding(shipped, output / "student", images[:1]),
     }
-    table = format_results(results, costs, teacher, students["KTAN"], names)
+    table = format_results(results, costs, teacher, shipped, names)
     heading = (
-        f"{pathlib.Path(arguments.dataset).name} at {size[0]}×{size[1]}, {arguments.epochs} "
-        f"epochs, seeds: {arguments.seeds}; AP in percent on {len(validation)} validation "
-        "pictures, mean ± sd."
+        f"{pathlib.Path(arguments.dataset).name} at {size[0]}×{size[1]}; students: "
+        f"{arguments.epochs} passes over {arguments.views} versions of each picture, seeds: "
+        f"{arguments.seeds}; AP in percent on {len(validation)} validation pictures, mean ± sd."
     )
     print(f"\n{heading}\n\n{table}\n")
     (output / "table.md").write_text(f"{heading}\n\n{table}\n")
@@ -391,17 +443,17 @@ def show(arguments, log, teacher, students, parts):
     )
     columns = {"truth": {"boxes": validation.boxes, "classes": validation.labels}}
     shown = np.arange(min(3, len(validation)))
-    for title, way in (("student, labels only", "labels only"), ("KTAN student", "KTAN")):
+    for way in dict.fromkeys((arguments.ways[0], arguments.ways[-1])):
         found = students[way].predict(images[shown], verbose=0)
-        columns[title] = {**found, "boxes": found["boxes"] / [*size, *size]}
+        columns[f"student: {way}"] = {**found, "boxes": found["boxes"] / [*size, *size]}
     picture = output / "detections.png"
     draw_detections(validation.images[shown], columns, names, picture)
-    difference = check_saved_model(output / "student", students["KTAN"], images[:16])
+    difference = check_saved_model(output / "student", shipped, images[:16])
     if difference > 1e-3:  # pixels
         raise SystemExit(f"The SavedModel differs from the student by {difference:.2g}.")
     print(
-        f"SavedModel of the KTAN student, decoding inside: {output / 'student'}; reloaded in a "
-        f"fresh process without keras_ktan, its boxes agree (largest difference "
+        f"SavedModel of the student ({arguments.ways[-1]}), decoding inside: {output / 'student'}; "
+        "reloaded in a fresh process without keras_ktan, its boxes agree (largest difference "
         f"{difference:.1e}).\nPicture: {picture}; all numbers: {output / 'results.json'}"
     )
 
@@ -425,37 +477,38 @@ def main(argv=None):
     def make_student():
         return CompactDetector(size, len(names), **networks[1], name="student")
 
-    def data(seed):
+    def teacher_data(seed):
         return make_training_data(train, size, arguments.batch_size, seed)
 
-    per_epoch = -(-len(train) // arguments.batch_size)
-    backup = output / "teacher_backup"
-    if not arguments.resume and backup.exists():
-        shutil.rmtree(backup)  # another experiment's
+    backup, per_epoch = output / "teacher_backup", -(-len(train) // arguments.batch_size)
+    if not arguments.resume:
+        for folder in (backup, output / "teacher_cache"):  # another experiment's
+            shutil.rmtree(folder, ignore_errors=True)
     teacher = obtain_teacher(
         arguments.teacher or output / "teacher.keras",
         arguments.teacher is not None,
         log,
         make_teacher,
-        data,
+        teacher_data,
         arguments.teacher_epochs,
         arguments.teacher_epochs * per_epoch,
         backup,
     )
     tuned = evaluate(teacher, tuning, size, names)
     print(f"teacher: AP {tuned['AP']:.3f}, AP50 {tuned['AP50']:.3f} on the tuning pictures")
+    print(f"the teacher looks at {arguments.views} versions of each picture ...", flush=True)
+    views = make_views(train, size, arguments.views, VIEWS_SEED)
     run_students(
         arguments,
         log,
         teacher,
         make_student,
-        data,
+        make_student_data(teacher, views, arguments.batch_size, output / "teacher_cache"),
         (tuning, validation, names),
-        arguments.epochs * per_epoch,
+        arguments.epochs * -(-len(views[0]) // arguments.batch_size),
     )
     students = {
-        way: keras.saving.load_model(student_path(output, way, 0))
-        for way in ("labels only", "KTAN")
+        way: keras.saving.load_model(student_path(output, way, 0)) for way in arguments.ways
     }
     show(arguments, log, teacher, students, (validation, names))
 

@@ -380,9 +380,14 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
         labels = self._untracked.anchor_labels
         if labels is not None:
             return labels.compute_loss(x, y, y_pred, sample_weight, training=False)
-        if self._untracked.pairing.class_logits.usable:
-            return 0.0  # a loss of its own may keep metrics; the teacher's logits are enough
-        return own_loss(self.student, x, y, y_pred, sample_weight, training=False)
+        # A loss of its own may keep metrics. They are put back to where the student's outputs
+        # left them.
+        variables = [variable for metric in self.student.metrics for variable in metric.variables]
+        kept = [keras.ops.copy(variable) for variable in variables]
+        loss = own_loss(self.student, x, y, y_pred, sample_weight, training=False)
+        for variable, value in zip(variables, kept, strict=True):
+            variable.assign(value)
+        return loss
 
     def log_step(self, x, y, y_pred, sample_weight, loss, terms):
         """Update the trackers and return the logs of a training step.

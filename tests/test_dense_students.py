@@ -168,3 +168,35 @@ def test_levels_have_layers_of_their_own_or_share_them(shared):
     np.testing.assert_allclose(logs["adversarial_loss"], fooling, rtol=1e-4)
     for layer, was in zip(distiller.discriminators, before, strict=True):
         assert not np.array_equal(was[0], snapshot(layer)[0])
+
+
+@pytest.mark.parametrize("logits_output", [None, "scores"])
+def test_the_students_head_is_judged_by_its_own_loss_and_its_metrics_do_not_see_it(logits_output):
+    pair = FeaturePair(
+        "pyramid:P3",
+        "pyramid:P3",
+        teacher_to_student=TeacherToStudent(anchor="student_head"),
+    )
+    distiller = make_distiller(pair, logits_output=logits_output, adversarial_loss_weight=0.0)
+    images, labels = batch()
+    student = distiller.student
+    pyramids = [
+        keras.Model(model.input, model.get_layer("pyramid").output)(images)
+        for model in (distiller.teacher, student)
+    ]
+    target, coarse = pair.teacher_to_student(pyramids[0][0]), pyramids[1][1]
+    head = student.get_layer("head")
+    on_target = ops.concatenate(
+        [ops.reshape(head(level), (6, -1, CLASSES + 1)) for level in (target, coarse)], axis=1
+    )
+    on_target = ops.convert_to_numpy(on_target)
+    expected = np.abs(on_target[..., -1] - labels["size"][:, None]).mean()
+    if logits_output is not None:
+        teacher = ops.convert_to_numpy(distiller.teacher(images)["scores"])
+        expected += softened(teacher, on_target[..., :-1], "sigmoid")
+    own_error = np.abs(
+        ops.convert_to_numpy(student(images)["size"]) - labels["size"][:, None]
+    ).mean()
+    logs = distiller.train_on_batch(images, labels, return_dict=True)
+    np.testing.assert_allclose(logs["t2s_loss"], expected, rtol=1e-4)
+    np.testing.assert_allclose(logs["size_error"], own_error, rtol=1e-5)

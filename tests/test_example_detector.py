@@ -130,6 +130,19 @@ def test_training_batches_hold_the_boxes_of_their_own_pictures(data):
     assert not np.array_equal(first[0][0], first[3][0])  # the second epoch is another
 
 
+def test_views_are_many_versions_of_each_picture(data):
+    pictures, size = red_rectangles(data, count=5), (48, 64)
+    images, truth = data.make_views(pictures, size, count=4, seed=1)
+    assert images.shape == (20, *size, 3) and images.dtype == "uint8"
+    assert truth["boxes"].shape == (20, 1, 4) and truth["labels"].shape == (20, 1)
+    assert len(np.unique(images.reshape(20, -1), axis=0)) == 20
+    on_object = truth["labels"][:, 0] == 0
+    assert on_object.sum() > 10
+    for index in np.flatnonzero(on_object):
+        extent = extent_of_red(images[index].astype("float32"))
+        np.testing.assert_allclose(extent, truth["boxes"][index, 0], atol=0.6)
+
+
 def test_colours_change_and_nothing_moves(data):
     images = np.full((40, 2, 2, 3), 100.0, "float32")
     changed = data.change_colours(images, (5, 6), strength=0.2).numpy()
@@ -281,7 +294,7 @@ def test_the_loss_by_hand(detector):
     # Boxes of the left half: IoU 1/2, and no hull beyond the union: GIoU 1/2.
     half = outputs_at_zero(np.tile([0, 0, 16, 8], (1, 10, 1)))
     loss = model.compute_loss(None, truth, half, None)
-    expected = classes + detector.QUALITY_WEIGHT * LN2 + detector.BOX_WEIGHT * 0.5
+    expected = classes + detector.QUALITY_WEIGHT * LN2 + 1.5 * 0.5
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     # A sample weight counts all of it.
     loss = model.compute_loss(None, truth, half, tf.constant([2.0]))
@@ -310,8 +323,10 @@ def test_decoding_by_hand(detector):
     found = detector.KeepBestBoxes(most_boxes=3)(
         {
             "boxes": tf.constant(boxes, tf.float32),
-            "class_logits": tf.constant([class_logits], tf.float32),
-            "quality_logits": tf.fill((1, 4, 1), tf.cast(logit[0.9], tf.float32)),
+            "score_logits": detector.ScoreLogits()(
+                tf.constant([class_logits], tf.float32),
+                tf.fill((1, 4, 1), tf.cast(logit[0.9], tf.float32)),
+            ),
         }
     )
     # The second overlaps the first by 0.9 in the same class; the third is of another class;
@@ -319,6 +334,16 @@ def test_decoding_by_hand(detector):
     np.testing.assert_allclose(found["scores"], [[0.9, np.sqrt(0.54), 0]], rtol=1e-5)
     assert found["classes"].numpy().tolist() == [[0, 1, 0]]
     np.testing.assert_array_equal(found["boxes"][0, :2], [[0, 0, 10, 10], [0, 0, 10, 10]])
+
+
+def test_score_logits_by_hand(detector):
+    # Probabilities 3/4 and 2/3: their product is 1/2, of which the logit is 0. 1/2 · 1/2: -ln 3.
+    logits = detector.ScoreLogits()(
+        tf.constant([[np.log(3.0)], [0.0], [60.0]], tf.float32),
+        tf.constant([[np.log(2.0)], [0.0], [60.0]], tf.float32),
+    ).numpy()
+    np.testing.assert_allclose(logits[:2, 0], [0.0, -np.log(3.0)], atol=1e-5)
+    assert 13 < logits[2, 0] < 15  # as near to certain as one can say
 
 
 def test_boxes_from_distances_by_hand(detector):
