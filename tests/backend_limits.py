@@ -8,7 +8,6 @@ NO_SAVED_MODEL = (
 )
 NUMBERED = "Keras on JAX numbers the outputs of a SavedModel: output_0, output_1"
 READS_MORE = "Keras reads batches to build its logs that it does not train on; the test counts all"
-
 UNCOMPILED = "Keras on torch runs the step uncompiled unless asked, and one step a call"
 
 # Test, by file and function (and case, where only one is meant; or file alone, where all are),
@@ -28,10 +27,10 @@ LIMITS = {
         "torch": "Keras on torch refuses a `steps_per_execution` above 1",
     },
     "test_promise_divergence.py::test_also_in_a_compiled_step_and_with_several_steps_in_one_call": {
-        "torch": "Keras on torch runs the step uncompiled, one step in one call",
+        "torch": UNCOMPILED,
     },
     "test_teacher_cache.py::test_compiled_steps_give_what_steps_one_by_one_give": {
-        "torch": "Keras on torch runs the step uncompiled, one step in one call",
+        "torch": UNCOMPILED,
     },
     "test_distiller.py::test_the_exported_student_runs_where_keras_ktan_is_not": {
         "torch": NO_SAVED_MODEL,
@@ -48,12 +47,6 @@ LIMITS = {
     "test_keras_hub_detector.py": {
         "jax": "the detection extra is for TensorFlow",
         "torch": "the detection extra is for TensorFlow",
-    },
-    "test_promise_divergence.py::test_also_in_a_compiled_step_and_with_several_steps_in_one_call": {
-        "torch": UNCOMPILED,
-    },
-    "test_teacher_cache.py::test_compiled_steps_give_what_steps_one_by_one_give": {
-        "torch": UNCOMPILED,
     },
     "test_documentation.py::test_the_readme_code_runs_as_it_stands": {"torch": NO_SAVED_MODEL},
     "test_example_digits.py::test_the_whole_story": {"torch": NO_SAVED_MODEL},
