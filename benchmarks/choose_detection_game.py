@@ -1,13 +1,14 @@
 """Which way to play the game with a detector: variants against each other on the tuning split.
 
 The validation split is never read. Every finished run is a line of OUTPUT/runs.jsonl, and the
-same command goes on where it stopped; --report OUTPUT prints the table of all finished runs.
+same command goes on where it stopped; --report FILE prints the table of the runs in a file.
 """
 
 import argparse
 import json
 import os
 import pathlib
+import re
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -81,6 +82,8 @@ VARIANTS = {
     "score logits 10": game(logits=10.0),
     "score logits 10 falling": game(logits=10.0, falling_logits=True),
     "score logits 30 falling": game(logits=30.0, falling_logits=True),
+    "class logits 10, rate 2e-3": game(logits=10.0, rate=2e-3, **CLASSES),
+    "maps, student head, rate 2e-3": game(feature=1.0, anchor="student_head", rate=2e-3),
     # Maps.
     "maps": game(feature=1.0),
     "maps, student head": game(feature=1.0, anchor="student_head"),
@@ -149,14 +152,16 @@ def report(path):
                 if (run["student"], run["epochs"], run["variant"]) == wanted
             }
 
-        found, base = of(variant), of("labels only")
+        # Rate and box weight are part of the labelled loss's own training, not of the way.
+        shared = re.search(r"(, (?:rate|box) \S+)?$", variant).group()
+        found, base = of(variant), of("labels only" + shared)
         row = f"| {student} | {epochs} | {variant} | {len(found)} |"
         for name in ("AP", "AP50", "AP75"):
             mean, deviation = mean_and_deviation([100 * run[name] for run in found.values()])
-            row += f" {mean:.1f} ± {deviation:.1f} |"
-        shared = [seed for seed in found if seed in base and variant != "labels only"]
-        gains = [100 * (found[seed]["AP"] - base[seed]["AP"]) for seed in shared]
-        row += f" {np.mean(gains):+.1f} ({', '.join(f'{g:+.1f}' for g in gains)})" if gains else " "
+            row += f" {mean:.1f} ± {deviation:.1f} |" if len(found) > 1 else f" {mean:.1f} |"
+        seeds = [seed for seed in found if seed in base and not variant.startswith("labels only")]
+        gains = [100 * (found[seed]["AP"] - base[seed]["AP"]) for seed in seeds]
+        row += " " + ", ".join(f"{gain:+.1f}" for gain in gains)
         lines.append(row + f" | {np.mean([run['seconds'] for run in found.values()]):.0f} |")
     return "\n".join(lines)
 
@@ -172,13 +177,13 @@ def main():
     parser.add_argument("--student", choices=list(STUDENTS), default="44k")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--report", action="store_true", help="print the table and stop")
+    parser.add_argument("--report", type=pathlib.Path, metavar="FILE", help="only print its table")
     arguments = parser.parse_args()
+    if arguments.report:
+        print(report(arguments.report))
+        return
     arguments.output.mkdir(parents=True, exist_ok=True)
     path = arguments.output / "runs.jsonl"
-    if arguments.report:
-        print(report(path))
-        return
     teacher = keras.saving.load_model(arguments.teacher)
     size = teacher.settings["image_size"]
     pictures, names = load_pictures(arguments.dataset, "train", (240, 320))
