@@ -75,6 +75,13 @@ VARIANTS = {
     "score logits 10 + maps 0.3, student head, box 3": game(
         logits=10.0, feature=0.3, anchor="student_head", box_weight=3.0
     ),
+    "maps 0.3, student head, box 3": game(feature=0.3, anchor="student_head", box_weight=3.0),
+    "score logits 10 + maps 0.3, student head + adversary 0.02, box 3": game(
+        logits=10.0, feature=0.3, adversary=0.02, anchor="student_head", box_weight=3.0
+    ),
+    "score logits 3 + maps 0.3, student head + adversary 0.005, box 3": game(
+        logits=3.0, feature=0.3, adversary=0.005, anchor="student_head", box_weight=3.0
+    ),
     # Which scores, how strongly, and for how long.
     "class logits 10": game(logits=10.0, **CLASSES),
     "class logits 10 falling": game(logits=10.0, falling_logits=True, **CLASSES),
