@@ -49,7 +49,7 @@ TEACHER_SEED = 1234
 VIEWS_SEED = 4321
 TEACHER_EPOCHS, VIEWS, STUDENT_EPOCHS = 100, 24, 4
 TEACHER_RATE, STUDENT_RATE = 2e-3, 16e-3
-# Chosen on the tuning split: benchmarks/results/detection/search.md.
+# How they were chosen: benchmarks/results/detection/search.md.
 SCORES_WEIGHT, FEATURE_WEIGHT, ADVERSARY_WEIGHT = 3.0, 0.3, 0.005
 TEMPERATURE = 1.0
 TEACHER = {"widths": (24, 48, 96, 128), "pyramid_width": 96, "depth": 2, "head_depth": 2}
@@ -400,6 +400,12 @@ def student_path(output, way, seed):
     return folder / f"{way.replace(' ', '_')}_{seed}.keras"
 
 
+def title_of(dataset):
+    """A data set's name, from its folder `.../name/version`, or as it is."""
+    path = pathlib.Path(dataset)
+    return path.parent.name if path.name[:1].isdigit() and path.is_dir() else dataset
+
+
 def show(arguments, log, teacher, students, parts):
     """The table, the numbers, the picture, and the shipped student checked.
 
@@ -426,7 +432,7 @@ def show(arguments, log, teacher, students, parts):
     }
     table = format_results(results, costs, teacher, shipped, names)
     heading = (
-        f"{pathlib.Path(arguments.dataset).name} at {size[0]}×{size[1]}; students: "
+        f"{title_of(arguments.dataset)} at {size[0]}×{size[1]}; students: "
         f"{arguments.epochs} passes over {arguments.views} versions of each picture, seeds: "
         f"{arguments.seeds}; AP in percent on {len(validation)} validation pictures, mean ± sd."
     )
