@@ -390,6 +390,11 @@ def main(argv=None):
     )
     parser.add_argument("--seeds", type=int, help="runs of each way (default: what the file says)")
     parser.add_argument("--ways", nargs="+", metavar="WAY", help="only these (default: all)")
+    parser.add_argument(
+        "--read-test",
+        action="store_true",
+        help="with --ways: these were all runs, so read the test images when they are finished",
+    )
     parser.add_argument("--data-dir", help="folder of TFDS data sets (default: TFDS's own)")
     parser.add_argument(
         "--output", type=pathlib.Path, help="folder (default: runs/accuracy/EXPERIMENT)"
@@ -439,7 +444,7 @@ def main(argv=None):
     except ValueError as error:
         parser.error(str(error))
     run_students(runner, plan, log, output)
-    if experiment.read_test and arguments.ways is None:
+    if experiment.read_test and (arguments.ways is None or arguments.read_test):
         read_test(runner, plan, output, settings)
     print(write_report(output))
 
