@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_ktan.cache_key import as_fed, rows_of, weights_digest
+from keras_ktan.cache_key import as_fed, rows_of, teacher_digest
 from keras_ktan.cached_batch import pack
 
 
@@ -16,7 +16,7 @@ class CachedDataset(keras.utils.PyDataset):
 
     Args:
         stored: Dict from views to a dict from `"outputs"` and `"maps"` to dicts of arrays.
-        weights: Digest of the weights of the teacher that made them.
+        teacher: Digest of the teacher that made them.
         views: Dict from names to functions of a batch.
         label_views: Dict from names of views to functions of a batch of labels.
         images: Structure of arrays.
@@ -30,7 +30,7 @@ class CachedDataset(keras.utils.PyDataset):
     def __init__(
         self,
         stored,
-        weights,
+        teacher,
         views,
         label_views,
         images,
@@ -43,7 +43,7 @@ class CachedDataset(keras.utils.PyDataset):
         super().__init__()
         self._stored = stored
         self._fed = stored
-        self._weights = weights
+        self._teacher = teacher
         self._views = views
         self._label_views = label_views
         self._images = images
@@ -75,9 +75,9 @@ class CachedDataset(keras.utils.PyDataset):
         Raises:
             ValueError: If the teacher is another one, or if a map is missing.
         """
-        if weights_digest(distiller.teacher) != self._weights:
+        if teacher_digest(distiller.teacher) != self._teacher:
             raise ValueError(
-                f"The cache was filled by a teacher with other weights than '"
+                f"The cache was filled by a teacher with other weights or layers than '"
                 f"{distiller.teacher.name}' has. Expected the distiller's own teacher as it is "
                 "now. Fill a cache from this distiller in a new directory."
             )

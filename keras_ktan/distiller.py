@@ -315,14 +315,20 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
             A `keras.callbacks.History`.
 
         Raises:
-            ValueError: If a cache's data set is another teacher's or lacks a map, or if the student
-                begins with weights that are not finite.
+            ValueError: If a cache's data set is another teacher's or lacks a map or comes with
+                `steps_per_epoch`, or if the student begins with weights that are not finite.
             FloatingPointError: If a loss becomes NaN or infinite. The error names the term; the
                 distiller is as it was at the end of the last good epoch, or up to 1,000 steps
                 before in a long one.
         """
         own = [DivergenceGuard()]
         if isinstance(x, CachedDataset) and self.compiled:
+            if arguments.get("steps_per_epoch") is not None:
+                raise ValueError(
+                    f"Received steps_per_epoch={arguments['steps_per_epoch']} with a data set of a "
+                    "TeacherCache. Expected None, because it draws a new order for each pass over "
+                    "the images. Leave it out, and use fewer or more `epochs`."
+                )
             x.prepare_for(self)
             shuffle = False
             own.append(keras.callbacks.LambdaCallback(on_epoch_begin=x.begin_epoch))

@@ -83,6 +83,9 @@ class DivergenceGuard(keras.callbacks.Callback):
     student. At the end of each epoch, and every `SNAPSHOT_EVERY` steps of a long one, it keeps a
     copy of all players and optimizers if all their weights are finite.
 
+    A callback that saves in the middle of an epoch may save up to `CHECK_EVERY` steps of a diverged
+    training before it ends; one that saves at the end of an epoch may not.
+
     A loss-scaling optimizer that leaves out a step because a float16 gradient was not finite is no
     divergence: it is the losses that are looked at, before they are scaled.
 
@@ -95,11 +98,14 @@ class DivergenceGuard(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._epoch = 0
         self._copies = None
-        self.model.divergence_watch.clear()
-        self._take_copies("at the start")
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
+        if self._copies is None:
+            # Not when the training begins: a callback behind this one may then load weights, as
+            # `BackupAndRestore` does.
+            self.model.divergence_watch.clear()
+            self._take_copies("at the start")
         self._last_check = self._last_copy = 0
 
     # Not at a batch's end: a callback that acts there makes Keras wait for every step's logs.

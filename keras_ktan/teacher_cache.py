@@ -9,6 +9,7 @@ from keras_ktan.cache_key import (
     config_digest,
     data_digest,
     rows_of,
+    teacher_digest,
     views_digest,
     weights_digest,
 )
@@ -214,6 +215,11 @@ class TeacherCache:
         _require_count("seed", seed, 0)
         if labels is not None:
             labels = _as_arrays("labels", labels, count)
+        if sample_weight is not None and labels is None:
+            raise ValueError(
+                "Received sample_weight without labels. Expected both or neither, because sample "
+                "weights act on the loss against the labels alone. Leave `sample_weight` out."
+            )
         if sample_weight is not None:
             sample_weight = _as_arrays("sample_weight", sample_weight, count)
         label_views = dict(label_views or {})
@@ -240,7 +246,7 @@ class TeacherCache:
             stored[array["view"]][kind][name] = opened[array["file"]]
         return CachedDataset(
             stored,
-            weights_digest(self.teacher),
+            teacher_digest(self.teacher),
             self.views,
             label_views,
             images,

@@ -259,3 +259,24 @@ def test_a_loss_scale_that_is_too_large_is_no_divergence():
     # It halves with each step that is left out, as both are.
     assert float(keras.ops.convert_to_numpy(scaled.dynamic_scale)) == 2.0**28
     assert_same(before, snapshot(distiller.student))
+
+
+def test_a_resumed_run_goes_back_to_the_state_it_was_resumed_at(tmp_path):
+    folder = str(tmp_path / "backup")
+
+    def backup():
+        return keras.callbacks.BackupAndRestore(folder, delete_checkpoint=False)
+
+    fit(make_distiller(), epochs=1, callbacks=[backup()])
+    resumed = make_distiller()
+    untrained = snapshot(resumed.student)
+    restored = []
+    note = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: restored.append(snapshot(resumed.student))
+    )
+    spoil(resumed, "student_loss", np.nan)  # in the first step after the resumption
+    with pytest.raises(FloatingPointError, match="'student_loss'"):
+        fit(resumed, epochs=2, callbacks=[backup(), note])
+    assert_changed(untrained, restored[0])
+    assert_same(restored[0], snapshot(resumed.student))
+    assert int(resumed.optimizer.iterations) == BAD_STEP - 1

@@ -599,3 +599,39 @@ def test_lengths_that_differ_and_unknown_label_views_are_refused(tmp_path):
         cache.dataset(vectors(), np.zeros(20), sample_weight=np.zeros(21))
     with pytest.raises(ValueError, match=r"label_views for \['mirored'\]"):
         cache.dataset(vectors(), np.zeros(20), label_views={"mirored": np.negative})
+
+
+def test_the_same_weights_in_other_layers_are_another_teacher_for_fit_too(tmp_path):
+    images, labels = image_data(COUNT)
+    teacher = image_model(12, "teacher", seed=1)
+    other = keras.Model(teacher.inputs, keras.layers.Softmax()(teacher.output), name="teacher")
+    cache = TeacherCache(other, tmp_path, layer_names=["features"])
+    cache.fill(images, verbose=0)
+    distiller = make_distiller(teacher=teacher)
+    with pytest.raises(ValueError, match="other weights or layers.*Expected the distiller's own"):
+        distiller.fit(cache.dataset(images, labels), verbose=0)
+
+
+def test_a_part_of_a_pass_and_weights_without_labels_are_refused(tmp_path):
+    images, labels = image_data(COUNT)
+    distiller = make_distiller()
+    cache = filled(distiller, tmp_path, images)
+    with pytest.raises(ValueError, match="steps_per_epoch=1.*Expected None.*Leave it out"):
+        distiller.fit(cache.dataset(images, labels), steps_per_epoch=1, verbose=0)
+    with pytest.raises(ValueError, match="without labels.*Expected both.*Leave"):
+        cache.dataset(images, sample_weight=np.ones(COUNT))
+
+
+def test_a_view_that_rounds_unlike_in_a_batch_is_kept(tmp_path):
+    # The last bits of a matrix product depend on the number of rows.
+    mixing = np.random.default_rng(0).normal(size=(64, 64)).astype("float32")
+
+    def mixed(batch):
+        bits = np.float32(1e-7) * len(batch)
+        return (batch.reshape(len(batch), -1) @ mixing).reshape(batch.shape) * (1 + bits)
+
+    images, labels = image_data(COUNT)
+    images[0, 0, 0, 0] = np.float32(3.0)
+    distiller = make_distiller()
+    cache = filled(distiller, tmp_path, images, views={"mixed": mixed})
+    assert len(cache.dataset(images, labels, batch_size=8)) == 3
