@@ -69,7 +69,8 @@ class SearchSpace:
     def draw(self, hp):
         """The values of one trial.
 
-        What belongs to a term that is off is inactive: no tuner spends trials on it.
+        What belongs to one term and is of no use while that is off is inactive: no tuner spends
+        trials on it. Anchor and temperature serve several terms and are always drawn.
 
         Args:
             hp: A `keras_tuner.HyperParameters`.
