@@ -10,7 +10,7 @@ import tensorflow as tf
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 LN2 = np.log(2.0)
 # A pixel is red if its centre lies in the box: half a pixel each way. Where colours have changed,
-# the limit is no longer half of red: 0.2 of a picture's pixel more, seen at up to 1.5 times its size.
+# the limit is no longer half of red: 0.2 of a source pixel more, seen at up to 1.5 times its size.
 AFTER_COLOURS = 0.8
 
 
