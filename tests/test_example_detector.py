@@ -9,6 +9,9 @@ import tensorflow as tf
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 LN2 = np.log(2.0)
+# A pixel is red if its centre lies in the box: half a pixel each way. Where colours have changed,
+# the limit is no longer half of red: 0.2 of a source pixel more, seen at up to 1.5 times its size.
+AFTER_COLOURS = 0.8
 
 
 @pytest.fixture
@@ -120,7 +123,7 @@ def test_training_batches_hold_the_boxes_of_their_own_pictures(data):
     for images, y in first:
         for image, box, label in zip(images, y["boxes"][:, 0], y["labels"][:, 0], strict=True):
             if label == 0:
-                np.testing.assert_allclose(extent_of_red(image), box, atol=0.6)
+                np.testing.assert_allclose(extent_of_red(image), box, atol=AFTER_COLOURS)
                 on_object += 1
     assert on_object > 12
     for (images, y), (same, same_y) in zip(first, again, strict=False):
@@ -140,7 +143,7 @@ def test_views_are_many_versions_of_each_picture(data):
     assert on_object.sum() > 10
     for index in np.flatnonzero(on_object):
         extent = extent_of_red(images[index].astype("float32"))
-        np.testing.assert_allclose(extent, truth["boxes"][index, 0], atol=0.6)
+        np.testing.assert_allclose(extent, truth["boxes"][index, 0], atol=AFTER_COLOURS)
 
 
 def test_colours_change_and_nothing_moves(data):
