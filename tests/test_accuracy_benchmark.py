@@ -188,7 +188,7 @@ def test_the_committed_experiments_can_be_read_and_the_sizes_differ_in_the_stude
             tomllib.loads((FOLDER / f"cifar10_{size}_{name}.toml").read_text())
             for name in ("small", "large")
         )
-        different = {name for name in small if small[name] != large[name]}
+        different = {name for name in small | large if small.get(name) != large.get(name)}
         assert different <= {"title", "student", "epochs", "teacher_epochs"}
         # So they share their teacher.
         assert len({data.get("teacher_epochs", data["epochs"]) for data in (small, large)}) == 1
