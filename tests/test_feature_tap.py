@@ -181,7 +181,7 @@ def test_the_model_is_left_alone():
 
 def test_a_tap_in_another_thread_catches_its_own_pass():
     caught = {}
-    barrier = threading.Barrier(2, timeout=20)
+    barrier = threading.Barrier(2, timeout=120)
 
     class Waiting(keras.layers.Layer):
         """Both passes are inside the model at the same time."""
