@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from compact_detector import CompactDetector
 from detection_data import load_pictures, make_views, split_pictures
+from distill_cifar10 import digest
 from distill_detector import (
     VIEWS,
     VIEWS_SEED,
@@ -27,6 +28,7 @@ from distill_detector import (
     train_student,
 )
 from four_ways import mean_and_deviation
+from run_log import RunLog
 
 from keras_ktan import FeatureDiscriminator, FeaturePair, TeacherToStudent
 
@@ -189,9 +191,10 @@ def main():
     if arguments.report:
         print(report(arguments.report))
         return
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    path = arguments.output / "runs.jsonl"
     teacher = keras.saving.load_model(arguments.teacher)
+    # What all runs of a folder share; the variants, students and epochs stand with the runs.
+    settings = {"dataset": arguments.dataset, "teacher": digest(teacher.get_weights())}
+    log = RunLog(arguments.output, settings, resume=True)
     size = teacher.settings["image_size"]
     pictures, names = load_pictures(arguments.dataset, "train", (240, 320))
     train, tuning = split_pictures(pictures, 41)
@@ -199,7 +202,6 @@ def main():
     views = make_views(train, size, VIEWS, VIEWS_SEED)
     data = make_student_data(teacher, views, 8, arguments.output / "teacher_cache")
     steps = arguments.epochs * -(-len(views[0]) // 8)
-    done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     for seed in arguments.seeds:
         for name in arguments.variants:
             key = {
@@ -208,7 +210,7 @@ def main():
                 "variant": name,
                 "seed": seed,
             }
-            if any(key.items() <= run.items() for run in done):
+            if log.find(**key):
                 continue
             keras.backend.clear_session(free_memory=False)
 
@@ -236,10 +238,9 @@ def main():
             found = evaluate(student, tuning, size, names)
             last = {term: round(values[-1], 4) for term, values in history.items()}
             run = {**key, **found, "seconds": round(seconds, 1), "last_epoch": last}
-            with path.open("a") as file:
-                file.write(json.dumps(run) + "\n")
+            log.append(run)
             print(json.dumps(run), flush=True)
-    print(report(path))
+    print(report(log.path))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@ import argparse
 import json
 import pathlib
 import shutil
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "examples"))
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
+from paired_interval import paired_interval
 
 BASELINES = ("labels only", "softened logits")
 
@@ -56,11 +59,9 @@ def paired_difference(values, base):
         A tuple `(mean, half width, number of seeds)`; the half width of fewer than 2 is NaN.
     """
     seeds = [seed for seed in values if seed in base]
-    differences = np.array([values[seed] - base[seed] for seed in seeds])
-    if len(seeds) < 2:
-        return float(differences.mean()) if seeds else float("nan"), float("nan"), len(seeds)
-    error = differences.std(ddof=1) / np.sqrt(len(seeds))
-    return float(differences.mean()), float(stats.t.ppf(0.975, len(seeds) - 1) * error), len(seeds)
+    if not seeds:
+        return float("nan"), float("nan"), 0
+    return *paired_interval([values[seed] - base[seed] for seed in seeds]), len(seeds)
 
 
 def format_table(settings, measure, results, teacher):

@@ -27,7 +27,7 @@ from distill_digits import (
     train_teacher,
 )
 from four_ways import accuracy, mean_and_deviation, train_student
-from scipy import stats  # scikit-learn brings it
+from paired_interval import paired_interval
 
 from keras_ktan import FeaturePair
 from keras_ktan.tuner import KTANHyperModel, best_student
@@ -121,10 +121,9 @@ def verdict(found, plain):
         A string.
     """
     differences = 100 * (np.array(found) - np.array(plain))
-    mean, deviation = mean_and_deviation(differences)
+    mean, reach = paired_interval(differences)
     if len(differences) < 2:
         return f"{mean:+.2f} points with one seed, which says nothing about chance."
-    reach = stats.t.ppf(0.975, len(differences) - 1) * deviation / np.sqrt(len(differences))
     told = (
         f"{mean:+.2f} points, 95% interval {mean - reach:+.2f} to {mean + reach:+.2f} (paired, "
         f"{len(differences)} seeds)"
