@@ -8,13 +8,16 @@ every backend and for every kind of model.
 import contextlib
 import threading
 
+# Over who listens to which layer. Never held while a layer runs.
+_lock = threading.Lock()
+
 
 class _Intercepted:
     """What stands in a layer's `call` while somebody listens.
 
     Several listeners may hold one layer at a time: each replica of a
     `MirroredStrategy` traces in a thread of its own and they take turns in the
-    middle of a forward pass. A listener therefore hears only its own thread,
+    middle of a forward pass, and a program may have threads of its own. A listener therefore hears only its own thread,
     and the layer gets its `call` back when the last listener has gone.
     """
 
@@ -28,7 +31,9 @@ class _Intercepted:
 
     def __call__(self, *args, **kwargs):
         call = self.original
-        for thread, on_call in self.listeners:
+        with _lock:
+            listeners = tuple(self.listeners)
+        for thread, on_call in listeners:
             if thread == threading.get_ident():
                 call = _chain(on_call, call)
         return call(*args, **kwargs)
@@ -63,13 +68,15 @@ def intercept_calls(hooks):
         for layer, on_call in hooks:
             # A quantised layer runs `quantized_call` instead of `call`.
             attribute = "call" if layer.quantization_mode is None else "quantized_call"
-            stand_in = vars(layer).get(attribute)
-            if not isinstance(stand_in, _Intercepted):
-                stand_in = _Intercepted(layer, attribute)
             listener = (threading.get_ident(), on_call)
-            stand_in.listeners.append(listener)
+            with _lock:
+                stand_in = vars(layer).get(attribute)
+                if not isinstance(stand_in, _Intercepted):
+                    stand_in = _Intercepted(layer, attribute)
+                stand_in.listeners.append(listener)
             entered.append((stand_in, listener))
         yield
     finally:
-        for stand_in, listener in reversed(entered):
-            stand_in.remove(listener)
+        with _lock:
+            for stand_in, listener in reversed(entered):
+                stand_in.remove(listener)
