@@ -107,9 +107,14 @@ class Runner:
         self.teacher_epochs = experiment.teacher_epochs or experiment.epochs
         teacher["epochs"] = self.teacher_epochs
         teacher["pixels"] = digest(task.train)
-        teacher["views"] = list(task.views)
+        teacher["views"] = "moved anew" if experiment.teacher_augmented else list(task.views)
         teacher["rate"] = experiment.teacher_learning_rate
         teacher["versions"] = versions()
+        if experiment.teacher_augmented and task.make_augmented is None:
+            raise ValueError(
+                f"Received teacher_augmented = true with task = {experiment.task!r}. Expected a "
+                "task that can move its images. Leave it out."
+            )
         self._place = shared / hashlib.sha256(repr(teacher).encode()).hexdigest()[:16]
         self.teacher = self._obtain_teacher()
         self.cache = None
@@ -169,12 +174,17 @@ class Runner:
             loss=loss_from_logits(),
             metrics=["accuracy"],
         )
-        data = self.make_plain_data(TEACHER_SEED)
+        callbacks = [EpochReport("teacher")]
+        if experiment.teacher_augmented:
+            data = self.task.make_augmented(experiment.batch_size, TEACHER_SEED)
+        else:
+            data = self.make_plain_data(TEACHER_SEED)
+            callbacks.append(data.callback)
         teacher.fit(
             data,
             epochs=self.teacher_epochs,
             validation_data=self.watched,
-            callbacks=[data.callback, EpochReport("teacher")],
+            callbacks=callbacks,
             shuffle=False,
             verbose=0,
         )

@@ -61,6 +61,9 @@ class Experiment:
         learning_rate: Where the student's cosine decay begins.
         teacher_learning_rate: Where the teacher's begins.
         teacher_epochs: Of the teacher; `None`: as many as the student's.
+        teacher_augmented: Whether the teacher sees its images moved anew in each epoch, not in
+            the students' few views. One that knows its images by heart has nothing to say about
+            them but their labels.
         weight_decay: Of both.
         seeds: Runs of each way, with seeds from `first_seed` on.
         first_seed: A search takes other seeds than the final runs.
@@ -80,6 +83,7 @@ class Experiment:
     teacher_learning_rate: float
     ways: tuple
     teacher_epochs: int | None = None
+    teacher_augmented: bool = False
     weight_decay: float = 0.0
     seeds: int = 5
     first_seed: int = 0

@@ -18,6 +18,8 @@ class Task:
         make_model: Function from a dict of arguments and a name to an untrained classifier whose
             last map is the layer `"features"`.
         note: A sentence that belongs beside every number.
+        make_augmented: Function from a batch size and a seed to a `tf.data.Dataset` of the
+            training images, differently moved in every epoch. `None`: the task has none.
     """
 
     train: tuple
@@ -26,6 +28,7 @@ class Task:
     views: dict
     make_model: Callable
     note: str
+    make_augmented: Callable | None = None
 
 
 def load_task(experiment, data_dir=None):
@@ -81,7 +84,7 @@ def _digits(data_dir):
 
 
 def _cifar10(data_dir, image_size, train_images, validation_images, shifts=0):
-    from cifar10_data import halve, load_cifar10, split_train
+    from cifar10_data import halve, load_cifar10, make_training_data, split_train
     from residual_network import make_classifier
 
     train, test, is_jpeg = load_cifar10(data_dir)
@@ -104,4 +107,5 @@ def _cifar10(data_dir, image_size, train_images, validation_images, shifts=0):
         "The pixels were kept as JPEG: numbers differ slightly from those of the PNG original."
         if is_jpeg
         else "The pixels were kept without loss.",
+        lambda batch_size, seed: make_training_data(*train, batch_size, seed, crops=True),
     )

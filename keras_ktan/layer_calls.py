@@ -17,8 +17,9 @@ class _Intercepted:
 
     Several listeners may hold one layer at a time: each replica of a
     `MirroredStrategy` traces in a thread of its own and they take turns in the
-    middle of a forward pass, and a program may have threads of its own. A listener therefore hears only its own thread,
-    and the layer gets its `call` back when the last listener has gone.
+    middle of a forward pass, and a program may have threads of its own. A
+    listener therefore hears only its own thread, and the layer gets its `call`
+    back when the last listener has gone.
     """
 
     def __init__(self, layer, attribute):
