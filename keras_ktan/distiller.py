@@ -227,6 +227,7 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
             adversarial_loss,
         )
         objectives.check_anchors()
+        objectives.check_position_weights()
         validation.check_terms(objectives, pairing.class_logits, pairing.search_error)
         validation.check_trainable(self.student)
         if objectives.active("logits"):
@@ -457,7 +458,8 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
         layers = [deserialize(layer) for layer in config.pop("pair_layers")]
         if config["feature_pairs"] is not None:
             config["feature_pairs"] = [
-                FeaturePair.from_references(pair, layers) for pair in config["feature_pairs"]
+                FeaturePair.from_references(pair, layers, deserialize)
+                for pair in config["feature_pairs"]
             ]
         for role in ("teacher", "student"):
             config[role] = deserialize(config[role])

@@ -2,9 +2,12 @@
 
 import numbers
 
+import keras
+
 from keras_ktan.discriminator import FeatureDiscriminator
 from keras_ktan.feature_map_search import activation_behind
 from keras_ktan.feature_tap import find_layer, select_output, split_path
+from keras_ktan.position_weights import check_position_weights, function_to_config
 from keras_ktan.teacher_to_student import TeacherToStudent
 
 
@@ -22,6 +25,12 @@ class FeaturePair:
         teacher_to_student: A `TeacherToStudent`; `None`: one is made.
         discriminator: A `FeatureDiscriminator`; `None`: one is made. Pairs may share one
             if their maps have the same number of channels.
+        position_weights: Function, written with `keras.ops`, from the teacher's outputs to a
+            tensor `(batch, height, width)` of numbers of 0 or more on the student's map: what
+            each position counts in the feature loss beside the others of the same example.
+            A detector's teacher knows where objects are; most of a picture is background.
+            `None`: all positions count the same. Register it with
+            `keras.saving.register_keras_serializable` if the distiller is to be saved.
 
     Layers that are given keep what they learned: make new ones for each distiller.
 
@@ -46,6 +55,7 @@ class FeaturePair:
         weight=1.0,
         teacher_to_student=None,
         discriminator=None,
+        position_weights=None,
     ):
         for name, value in {
             "teacher_layer_name": teacher_layer_name,
@@ -74,11 +84,20 @@ class FeaturePair:
                     f"Received {name}={value!r} in a FeaturePair. Expected a {kind.__name__} or "
                     f"None. Write `{name}={kind.__name__}(...)`."
                 )
+        if position_weights is not None and (
+            isinstance(position_weights, keras.layers.Layer) or not callable(position_weights)
+        ):
+            raise ValueError(
+                f"Received position_weights={position_weights!r} in a FeaturePair. Expected a "
+                "function from the teacher's outputs to one number for each position, or None. A "
+                "layer's weights would be neither trained nor saved. Write a function."
+            )
         self.teacher_layer_name = teacher_layer_name
         self.student_layer_name = student_layer_name
         self.weight = float(weight)
         self.teacher_to_student = teacher_to_student
         self.discriminator = discriminator
+        self.position_weights = position_weights
 
     def to_references(self, layers):
         """The arguments, with each layer replaced by its place in a list.
@@ -95,6 +114,7 @@ class FeaturePair:
             "teacher_layer_name": self.teacher_layer_name,
             "student_layer_name": self.student_layer_name,
             "weight": self.weight,
+            "position_weights": function_to_config(self.position_weights),
         }
         for name in ("teacher_to_student", "discriminator"):
             layer = getattr(self, name)
@@ -106,9 +126,11 @@ class FeaturePair:
         return config
 
     @classmethod
-    def from_references(cls, config, layers):
-        """A pair from what `to_references` returned and the list it filled."""
+    def from_references(cls, config, layers, deserialize):
+        """A pair from what `to_references` returned, the list it filled, and a way to read it."""
         config = dict(config)
+        # Distillers that were saved before there were position weights have none.
+        config["position_weights"] = deserialize(config.get("position_weights"))
         for name in ("teacher_to_student", "discriminator"):
             config[name] = None if config[name] is None else layers[config[name]]
         return cls(**config)
@@ -132,6 +154,8 @@ class ConnectedPair:
         self.weight = pair.weight
         self.teacher_shape = _map_shape(teacher_trace, pair.teacher_layer_name, "teacher")
         self.student_shape = _map_shape(student_trace, pair.student_layer_name, "student")
+        if pair.position_weights is not None:
+            check_position_weights(pair.position_weights, teacher_trace.outputs, self.student_shape)
         policy = student_trace.model.dtype_policy
         self.teacher_to_student = pair.teacher_to_student or TeacherToStudent(dtype=policy)
         self.teacher_to_student.connect(
@@ -188,6 +212,7 @@ class ConnectedPair:
             f"{self.pair.student_layer_name} {tuple(self.student_shape)}, "
             f"weight {self.weight:g}, anchor {self.anchor.describe()}, "
             f"discriminator {'conditional' if self.conditional else 'unconditional'}"
+            + (", positions weighted" if self.pair.position_weights else "")
         )
 
 

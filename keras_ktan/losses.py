@@ -10,6 +10,8 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
+from keras_ktan.position_weights import weighted_mean_over_positions
+
 # Keeps the direction of an all-zero position (a dead ReLU) defined without
 # bending any other: maps in use have squared norms far above it.
 _EPSILON = 1e-6
@@ -112,7 +114,7 @@ FEATURE_LOSSES = {
 }
 
 
-def feature_matching_loss(name, target, features):
+def feature_matching_loss(name, target, features, position_weights=None):
     """Distance of the student's feature map from its target.
 
     Args:
@@ -122,12 +124,19 @@ def feature_matching_loss(name, target, features):
             the cosine between the maps' averages over all positions.
         target: Tensor `(batch, ..., channels)`: the teacher's map as T2S renders it.
         features: Tensor of the same shape: the student's map.
+        position_weights: Optional tensor `(batch, ...)` without the channels: what each
+            position counts beside the others. Not for `"pooled_cosine"`.
 
     Returns:
         Tensor `(batch,)`, averaged over positions (and channels for the squares).
     """
     target, features = _full_precision(target, features)
-    return _mean_per_example(FEATURE_LOSSES[name](target, features))
+    distances = FEATURE_LOSSES[name](target, features)
+    if position_weights is None:
+        return _mean_per_example(distances)
+    if len(distances.shape) == len(features.shape):
+        distances = ops.mean(distances, axis=-1)
+    return weighted_mean_over_positions(distances, position_weights)
 
 
 @dataclasses.dataclass(frozen=True)

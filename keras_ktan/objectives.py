@@ -4,6 +4,8 @@ A backend's train step runs the models, asks here for each player's loss, and mo
 each player's weights by the gradient of its own loss.
 """
 
+import functools
+
 import keras
 from keras import ops
 
@@ -53,8 +55,13 @@ class Objectives:
         self.uses_teacher = self.uses_maps or self.active("logits")
         self.pairs = connected_pairs if self.uses_maps else []
         self.teacher_paths = [pair.pair.teacher_layer_name for pair in self.pairs]
-        # Only its class logits are looked at.
-        self.uses_teacher_outputs = self.uses_teacher and class_logits.usable
+        # Only its class logits are looked at, and what says where an object is.
+        self.weighs_positions = self.active("feature") and any(
+            pair.pair.position_weights for pair in self.pairs
+        )
+        self.uses_teacher_outputs = self.uses_teacher and (
+            class_logits.usable or self.weighs_positions
+        )
         student_paths = [pair.pair.student_layer_name for pair in self.pairs]
         self._teacher_tap = FeatureTap(teacher, self.teacher_paths, "teacher")
         self._student_tap = FeatureTap(student, student_paths, "student")
@@ -64,6 +71,14 @@ class Objectives:
         weight = self._weights[term]
         is_schedule = isinstance(weight, keras.optimizers.schedules.LearningRateSchedule)
         return is_schedule or weight != 0
+
+    def check_position_weights(self):
+        """Weights of positions mean nothing where positions are averaged first."""
+        if self._feature_loss == "pooled_cosine" and self.weighs_positions:
+            raise ValueError(
+                "Received feature_loss='pooled_cosine' and a FeaturePair with position_weights. "
+                "Expected a feature loss that compares position by position. Use 'cosine'."
+            )
 
     def check_anchors(self):
         """An anchor must have something to judge by."""
@@ -144,7 +159,7 @@ class Objectives:
                 class_imitation_loss=lambda logits: self._imitation_of_logits(
                     self._class_logits.select(teacher_outputs), logits
                 ),
-                matching_loss=self._match,
+                matching_loss=functools.partial(self._match, pair, teacher_outputs),
             )
             total = total + ops.cast(pair.anchor.loss(target, lesson), keras.config.floatx())
             targets.append(target)
@@ -192,8 +207,8 @@ class Objectives:
             terms["logits"] = self._imitation(teacher_outputs, student_outputs)
         if self.active("feature"):
             terms["feature"] = self._sum_over_pairs(
-                feature_matching_loss(self._feature_loss, ops.stop_gradient(target), student_map)
-                for target, student_map in zip(targets, student_maps, strict=True)
+                self._match(pair, teacher_outputs, ops.stop_gradient(target), student_map)
+                for pair, target, student_map in zip(self.pairs, targets, student_maps, strict=True)
             )
         if self.active("adversarial"):
             terms["adversarial"] = self._sum_over_pairs(
@@ -235,8 +250,10 @@ class Objectives:
             pair.weight * ops.mean(value) for pair, value in zip(self.pairs, values, strict=True)
         )
 
-    def _match(self, target, student_map):
-        return ops.mean(feature_matching_loss(self._feature_loss, target, student_map))
+    def _match(self, pair, teacher_outputs, target, student_map):
+        weigh = pair.pair.position_weights if self.weighs_positions else None
+        weights = None if weigh is None else ops.stop_gradient(weigh(teacher_outputs))
+        return ops.mean(feature_matching_loss(self._feature_loss, target, student_map, weights))
 
     def _imitation(self, teacher_outputs, outputs):
         if not self._class_logits.usable:

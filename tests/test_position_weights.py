@@ -1,0 +1,218 @@
+"""Where the student must be like its target: weights of positions in the feature loss."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import as_tensor, assert_three_parts, random_array, to_numpy
+from keras import ops
+from models import assert_same, image_data, image_model, loss_from_logits, snapshot
+
+from keras_ktan import FeaturePair, KTANDistiller, TeacherCache, TeacherToStudent
+from keras_ktan.losses import feature_matching_loss
+
+SCORED = "scores"
+
+
+@keras.saving.register_keras_serializable(package="test_position_weights")
+def confidence(outputs):
+    """The best class's probability at each position of a map of scores."""
+    # Not the largest of the sigmoids: TensorFlow 2.21's graph optimizer wires that wrongly when
+    # the outputs come from a cache (InvalidArgumentError in the gradient).
+    return ops.sigmoid(ops.max(outputs[SCORED], axis=-1))
+
+
+def dense_model(filters, seed):
+    """Scores at each position of the map `features`, and nothing that is a class logit."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((8, 8, 1), name="image")
+    hidden = keras.layers.Conv2D(
+        filters, 3, strides=2, padding="same", activation="relu", name="features"
+    )(inputs)
+    outputs = {
+        SCORED: keras.layers.Conv2D(3, 1, name=SCORED)(hidden),
+        "size": keras.layers.Conv2D(1, 1, name="size")(hidden),
+    }
+    return keras.Model(inputs, outputs, name=f"dense_{filters}")
+
+
+def make_distiller(position_weights=confidence, anchor="reconstruction", **compiled):
+    pair = FeaturePair(
+        "features",
+        "features",
+        teacher_to_student=TeacherToStudent(anchor=anchor),
+        position_weights=position_weights,
+    )
+    distiller = KTANDistiller(dense_model(8, 1), dense_model(4, 2), pair, logits_activation=None)
+    distiller.compile(
+        **{
+            "optimizer": keras.optimizers.SGD(0.1),
+            "loss": {SCORED: "mse", "size": "mse"},
+            "adversarial_loss_weight": 0.0,
+            **compiled,
+        }
+    )
+    return distiller
+
+
+def batch(count=6):
+    images, _ = image_data(count)
+    return images, {
+        SCORED: random_array(count, 4, 4, 3, seed=3),
+        "size": random_array(count, 4, 4, 1, seed=4),
+    }
+
+
+@pytest.mark.promise(6)
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # Two positions, (3, 4) against (4, 3) counts 1 and (2, 0) against (-2, 0) counts 3.
+        ("cosine", (1 / 25 + 3 * 2) / 4),
+        ("mse", ((1 + 1) / 2 + 3 * (16 + 0) / 2) / 4),
+        # Both maps have the mean square 29 / 4.
+        ("normalized_mse", ((1 + 1) / 2 + 3 * (16 + 0) / 2) / 4 / (29 / 4)),
+    ],
+)
+@pytest.mark.parametrize("size", [1.0, 1e-20], ids=["ordinary", "tiny"])
+def test_two_positions_by_hand(name, expected, size):
+    target = as_tensor([[[3.0, 4.0], [2.0, 0.0]]])
+    features = as_tensor([[[4.0, 3.0], [-2.0, 0.0]]])
+    weights = as_tensor([[1.0 * size, 3.0 * size]])
+    loss = feature_matching_loss(name, target, features, weights)
+    np.testing.assert_allclose(to_numpy(loss), [expected], rtol=1e-5)
+
+
+def test_an_example_without_any_weight_has_no_feature_loss():
+    target, features = random_array(2, 3, 3, 4, seed=1), random_array(2, 3, 3, 4, seed=2)
+    weights = np.ones((2, 3, 3), "float32")
+    weights[1] = 0.0
+    loss = to_numpy(feature_matching_loss("cosine", target, features, weights))
+    expected = to_numpy(feature_matching_loss("cosine", target, features))
+    np.testing.assert_allclose(loss, [expected[0], 0.0], rtol=1e-5)
+
+
+def test_the_teachers_outputs_say_what_a_position_counts():
+    distiller = make_distiller(feature_loss="mse")
+    images, labels = batch()
+    heard = distiller.teacher(images)[SCORED]
+    weights = 1.0 / (1.0 + np.exp(-to_numpy(heard).astype("float64").max(axis=-1)))
+    tap = keras.Model(distiller.student.input, distiller.student.get_layer("features").output)
+    features = to_numpy(tap(images))
+    teacher_tap = keras.Model(
+        distiller.teacher.input, distiller.teacher.get_layer("features").output
+    )
+    (t2s,) = distiller.teacher_to_student_layers
+    target = to_numpy(t2s(teacher_tap(images), size=(4, 4)))
+    distances = ((target - features).astype("float64") ** 2).mean(axis=-1)
+    per_example = (weights * distances).sum(axis=(1, 2)) / weights.sum(axis=(1, 2))
+    logs = distiller.train_on_batch(images, labels, return_dict=True)
+    np.testing.assert_allclose(logs["feature_loss"], per_example.mean(), rtol=1e-4)
+    # Not what it is without the weights.
+    assert abs(per_example.mean() / distances.mean() - 1.0) > 1e-3
+
+
+def test_a_t2s_that_the_matching_loss_moves_weighs_alike():
+    distiller = make_distiller(anchor=None)
+    logs = distiller.train_on_batch(*batch(), return_dict=True)
+    np.testing.assert_allclose(logs["t2s_loss"], logs["feature_loss"], rtol=1e-5)
+    plain = make_distiller(None, anchor=None).train_on_batch(*batch(), return_dict=True)
+    assert abs(plain["t2s_loss"] / logs["t2s_loss"] - 1.0) > 1e-4
+
+
+def test_save_and_load_give_the_same_next_step(tmp_path):
+    distiller = make_distiller()
+    distiller.train_on_batch(*batch())
+    distiller.save(tmp_path / "distiller.keras")
+    loaded = keras.saving.load_model(tmp_path / "distiller.keras")
+    assert loaded.feature_pairs[0].position_weights is confidence
+    expected = distiller.train_on_batch(*batch(), return_dict=True)
+    logs = loaded.train_on_batch(*batch(), return_dict=True)
+    assert logs == {name: pytest.approx(value, rel=1e-5) for name, value in expected.items()}
+
+
+def test_a_function_that_loading_cannot_find_is_refused_when_it_is_saved(tmp_path):
+    distiller = make_distiller(lambda outputs: confidence(outputs))
+    with pytest.raises(ValueError) as error:
+        distiller.save(tmp_path / "distiller.keras")
+    assert_three_parts(
+        error.value, "position_weights=<function", "loading can find", "register_keras_serializable"
+    )
+
+
+def test_a_cache_brings_the_teachers_outputs_along(tmp_path):
+    players = []
+    for name in ("running", "kept"):
+        distiller = make_distiller()
+        images, labels = batch()
+        if name == "running":
+            distiller.fit(images, labels, epochs=2, batch_size=6, verbose=0)
+        else:
+            cache = TeacherCache(distiller, tmp_path / "cache")
+            cache.fill(images, verbose=0)
+            distiller.fit(cache.dataset(images, labels, batch_size=6), epochs=2, verbose=0)
+        players.append(snapshot(distiller.student))
+    for one, other in zip(*players, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_weight_of_0_asks_nobody():
+    calls = []
+
+    def weigh(outputs):
+        calls.append(1)
+        return confidence(outputs)
+
+    distiller = make_distiller(weigh, feature_loss_weight=0.0, adversarial_loss_weight=0.1)
+    asked = len(calls)
+    distiller.train_on_batch(*batch())
+    assert len(calls) == asked
+
+
+@pytest.mark.promise(11)
+@pytest.mark.parametrize(
+    ("weigh", "words"),
+    [
+        (lambda outputs: outputs["scores"], ["(None, 4, 4, 3)", "(None, 4, 4)", "Reshape"]),
+        (lambda outputs: outputs["scores"][:, ::2, :, 0], ["(None, 2, 4)", "(None, 4, 4)", "pool"]),
+        (lambda outputs: 1.0, ["returned float", "(None, 4, 4)", "Reshape"]),
+        (keras.layers.Identity(), ["<Identity", "a function", "Write a function"]),
+        ("scores", ["'scores'", "a function", "Write a function"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_the_first_step(weigh, words):
+    with pytest.raises(ValueError) as error:
+        make_distiller(weigh)
+    assert_three_parts(error.value, *words)
+
+
+@pytest.mark.promise(11)
+def test_a_map_without_positions_and_a_loss_that_averages_them_are_refused():
+    teacher, student = image_model(6, "teacher"), image_model(4, "student")
+    pair = FeaturePair("pool", "pool", position_weights=lambda logits: logits[:, 0])
+    with pytest.raises(ValueError) as error:
+        KTANDistiller(teacher, student, pair)
+    assert_three_parts(error.value, "(None, 4)", "a map with positions", "out")
+    pair = FeaturePair("features", "features", position_weights=lambda logits: _spread(logits))
+    distiller = KTANDistiller(teacher, student, pair)
+    with pytest.raises(ValueError) as error:
+        distiller.compile(loss=loss_from_logits(), feature_loss="pooled_cosine")
+    assert_three_parts(error.value, "pooled_cosine", "position by position", "'cosine'")
+
+
+def _spread(logits):
+    """The first logit at every position."""
+    return ops.broadcast_to(ops.sigmoid(logits[:, :1, None]), (ops.shape(logits)[0], 4, 4))
+
+
+@pytest.mark.promise(11)
+def test_a_function_that_fails_says_how_it_was_called():
+    with pytest.raises(KeyError) as error:
+        make_distiller(lambda outputs: outputs["nothing"])
+    assert "keras.ops" in "".join(error.value.__notes__)
+
+
+def test_the_teacher_stays_as_it_was():
+    distiller = make_distiller()
+    before = snapshot(distiller.teacher)
+    distiller.train_on_batch(*batch())
+    assert_same(before, snapshot(distiller.teacher))
