@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_three_parts
+from helpers import assert_three_parts, to_numpy
 from keras import ops
 from models import assert_same, snapshot
 
@@ -36,9 +36,21 @@ class Dense(keras.Model):
         self.size_error.update_state(error)
         return ops.mean(error if sample_weight is None else error * sample_weight)
 
-    def predict_step(self, data):
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return {"class": ops.argmax(self(x, training=False)["scores"], axis=-1)}
+    def decode(self, outputs):
+        return {"class": ops.argmax(outputs["scores"], axis=-1)}
+
+    if keras.backend.backend() == "jax":
+
+        def predict_step(self, state, data):
+            x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+            outputs, others = self.stateless_call(*state, x, training=False)
+            return self.decode(outputs), others
+
+    else:
+
+        def predict_step(self, data):
+            x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+            return self.decode(self(x, training=False))
 
 
 def make(filters, name, seed):
@@ -89,7 +101,7 @@ def test_softened_scores_of_every_position(activation):
     weights = np.array([1, 0, 2, 1, 1, 3], "float32")
     logs = distiller.train_on_batch(images, labels, sample_weight=weights, return_dict=True)
     teacher, student = (
-        {name: ops.convert_to_numpy(value) for name, value in model(images).items()}
+        {name: to_numpy(value) for name, value in model(images).items()}
         for model in (distiller.teacher, distiller.student)
     )
     assert teacher["scores"].shape == (6, 64 + 16, CLASSES)
@@ -113,7 +125,7 @@ def test_evaluate_and_predict_are_the_students_own():
     assert evaluated == {name: pytest.approx(value) for name, value in alone.items()}
     found = distiller.predict(images, verbose=0)
     assert set(found) == {"class"}
-    expected = np.argmax(ops.convert_to_numpy(student(images)["scores"]), axis=-1)
+    expected = np.argmax(to_numpy(student(images)["scores"]), axis=-1)
     np.testing.assert_array_equal(found["class"], expected)
     assert_same(before[: len(student.weights)], snapshot(student)[: len(student.weights)])
 
@@ -155,10 +167,8 @@ def test_levels_have_layers_of_their_own_or_share_them(shared):
     matching = fooling = 0.0
     for pair, their, student_map in zip(pairs, theirs, own, strict=True):
         target = pair.teacher_to_student(their)
-        verdicts = ops.convert_to_numpy(pair.discriminator(student_map))
-        vectors = [
-            ops.convert_to_numpy(ops.normalize(part, axis=-1)) for part in (target, student_map)
-        ]
+        verdicts = to_numpy(pair.discriminator(student_map))
+        vectors = [to_numpy(ops.normalize(part, axis=-1)) for part in (target, student_map)]
         # Where either is all zero the cosine is 0.
         matching += np.mean(1.0 - np.sum(vectors[0] * vectors[1], axis=-1))
         fooling += np.mean(np.log1p(np.exp(-verdicts)))
@@ -189,14 +199,12 @@ def test_the_students_head_is_judged_by_its_own_loss_and_its_metrics_do_not_see_
     on_target = ops.concatenate(
         [ops.reshape(head(level), (6, -1, CLASSES + 1)) for level in (target, coarse)], axis=1
     )
-    on_target = ops.convert_to_numpy(on_target)
+    on_target = to_numpy(on_target)
     expected = np.abs(on_target[..., -1] - labels["size"][:, None]).mean()
     if logits_output is not None:
-        teacher = ops.convert_to_numpy(distiller.teacher(images)["scores"])
+        teacher = to_numpy(distiller.teacher(images)["scores"])
         expected += softened(teacher, on_target[..., :-1], "sigmoid")
-    own_error = np.abs(
-        ops.convert_to_numpy(student(images)["size"]) - labels["size"][:, None]
-    ).mean()
+    own_error = np.abs(to_numpy(student(images)["size"]) - labels["size"][:, None]).mean()
     logs = distiller.train_on_batch(images, labels, return_dict=True)
     np.testing.assert_allclose(logs["t2s_loss"], expected, rtol=1e-4)
     np.testing.assert_allclose(logs["size_error"], own_error, rtol=1e-5)
