@@ -32,9 +32,12 @@ class Dense(keras.Model):
         self.size_error = keras.metrics.Mean("size_error")
 
     def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
-        error = ops.mean(ops.abs(y_pred["size"] - y["size"][:, None]), axis=-1)
+        size = ops.convert_to_tensor(y["size"])[:, None]  # torch gets what the caller gave
+        error = ops.mean(ops.abs(y_pred["size"] - size), axis=-1)
         self.size_error.update_state(error)
-        return ops.mean(error if sample_weight is None else error * sample_weight)
+        if sample_weight is not None:
+            error = error * ops.convert_to_tensor(sample_weight)
+        return ops.mean(error)
 
     def decode(self, outputs):
         return {"class": ops.argmax(outputs["scores"], axis=-1)}
