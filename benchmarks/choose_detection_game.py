@@ -16,7 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "example
 
 import keras
 import numpy as np
-from compact_detector import CompactDetector
+from compact_detector import CompactDetector, object_weights
 from detection_data import load_pictures, make_views, split_pictures
 from distill_cifar10 import digest
 from distill_detector import (
@@ -45,10 +45,12 @@ def game(
     scores="score_logits",
     rate=16e-3,
     box_weight=1.5,
+    objects=False,
     **more,
 ):
     """One variant: three weights, what is paired and how."""
     return {
+        "objects": objects,
         "rate": rate,
         "box_weight": box_weight,
         "weights": (logits, feature, adversary),
@@ -84,6 +86,29 @@ VARIANTS = {
     "score logits 3 + maps 0.3, student head + adversary 0.005, box 3": game(
         logits=3.0, feature=0.3, adversary=0.005, anchor="student_head", box_weight=3.0
     ),
+    # Maps where the teacher sees objects; and KTAN without scores, which take from the boxes.
+    "maps 0.3 at objects, student head, box 3": game(
+        feature=0.3, anchor="student_head", box_weight=3.0, objects=True
+    ),
+    "maps 1 at objects, student head, box 3": game(
+        feature=1.0, anchor="student_head", box_weight=3.0, objects=True
+    ),
+    "maps 0.3, normalized mse, student head, box 3": game(
+        feature=0.3, anchor="student_head", box_weight=3.0, feature_loss="normalized_mse"
+    ),
+    "maps 0.3 at objects, normalized mse, student head, box 3": game(
+        feature=0.3,
+        anchor="student_head",
+        box_weight=3.0,
+        objects=True,
+        feature_loss="normalized_mse",
+    ),
+    "maps 0.3, student head + adversary 0.02, box 3": game(
+        feature=0.3, adversary=0.02, anchor="student_head", box_weight=3.0
+    ),
+    "maps 0.3 at objects, student head + adversary 0.02, box 3": game(
+        feature=0.3, adversary=0.02, anchor="student_head", box_weight=3.0, objects=True
+    ),
     # Which scores, how strongly, and for how long.
     "class logits 10": game(logits=10.0, **CLASSES),
     "class logits 10 falling": game(logits=10.0, falling_logits=True, **CLASSES),
@@ -115,7 +140,7 @@ STUDENTS = {
 }
 
 
-def make_play(variant, steps):
+def make_play(variant, steps, image_size):
     """The pairs and the arguments of `compile` of a variant."""
 
     def weight(value, is_falling=variant["falling"]):
@@ -129,6 +154,7 @@ def make_play(variant, steps):
             level,
             teacher_to_student=TeacherToStudent(anchor=variant["anchor"]),
             discriminator=FeatureDiscriminator(),
+            position_weights=object_weights(image_size, level) if variant["objects"] else None,
         )
         for level in variant["levels"]
     ]
@@ -230,7 +256,7 @@ def main():
                 seed,
                 arguments.epochs,
                 steps,
-                make_play(VARIANTS[name], steps),
+                make_play(VARIANTS[name], steps, size),
                 name,
                 temperature=VARIANTS[name]["temperature"],
                 logits_output=VARIANTS[name]["scores"],

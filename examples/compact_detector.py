@@ -114,6 +114,34 @@ def assign(boxes, labels, image_size):
     return own_boxes, ops.where(ops.any(may, axis=-1), own_labels, -1)
 
 
+def object_weights(image_size, level, least=0.1):
+    """Where on a level of the pyramid the teacher sees an object, for `FeaturePair`.
+
+    Args:
+        image_size: Tuple `(height, width)`.
+        level: `"P3"` or `"P4"`.
+        least: What a position without any object counts.
+
+    Returns:
+        Function from a detector's outputs to a tensor `(batch, height, width)`: the best score of
+        each position of the level, plus `least`.
+    """
+    sizes = {
+        name: tuple(length // stride for length in image_size) for name, stride in STRIDES.items()
+    }
+    levels = list(STRIDES)
+    first = sum(height * width for height, width in list(sizes.values())[: levels.index(level)])
+    height, width = sizes[level]
+
+    def weigh(outputs):
+        logits = outputs["score_logits"][:, first : first + height * width]
+        # Not the largest of the sigmoids: TensorFlow 2.21's graph optimizer wires that wrongly.
+        scores = ops.sigmoid(ops.max(logits, axis=-1))
+        return least + ops.reshape(scores, (-1, height, width))
+
+    return weigh
+
+
 class BoxesFromDistances(keras.layers.Layer):
     """Boxes in pixels from distances in strides.
 

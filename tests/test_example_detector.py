@@ -354,6 +354,21 @@ def test_score_logits_by_hand(detector):
     assert 13 < logits[2, 0] < 15  # as near to certain as one can say
 
 
+def test_weights_are_high_where_the_teacher_sees_an_object(detector):
+    # 16×32 pixels: P3 has 2 rows of 4 positions, P4 one row of 2.
+    scores = np.full((1, 10, 2), -50.0)
+    scores[0, 6] = [0.0, -3.0]  # P3, second row, third column: 1/2
+    scores[0, 9] = [-2.0, np.log(3.0)]  # P4, second column: 3/4
+    outputs = {"score_logits": as_tensor(scores)}
+    found = {
+        level: to_numpy(detector.object_weights((16, 32), level)(outputs)) for level in ("P3", "P4")
+    }
+    np.testing.assert_allclose(
+        found["P3"], [[[0.1, 0.1, 0.1, 0.1], [0.1, 0.1, 0.6, 0.1]]], rtol=1e-5
+    )
+    np.testing.assert_allclose(found["P4"], [[[0.1, 0.85]]], rtol=1e-5)
+
+
 def test_boxes_from_distances_by_hand(detector):
     distances = np.tile([0.5, 1.0, 1.5, 2.0], (1, 10, 1)).astype("float32")
     boxes = detector.BoxesFromDistances((16, 32))(distances)
