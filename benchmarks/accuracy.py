@@ -287,7 +287,9 @@ def code_digest():
         if getattr(module, "__file__", None)
     }
     checksum = hashlib.sha256()
-    for path in sorted(path for path in files if path.is_relative_to(ROOT)):
+    # torch has modules that name a file which does not exist.
+    own = (path for path in files if path.is_relative_to(ROOT) and path.is_file())
+    for path in sorted(own):
         checksum.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return checksum.hexdigest()[:16]
 
