@@ -16,6 +16,7 @@ except ImportError as error:
         'with `pip install "keras-ktan[tuner]"`.'
     ) from error
 
+from keras_ktan.cache_key import weights_digest
 from keras_ktan.discriminator import FeatureDiscriminator
 from keras_ktan.feature_map_search import last_feature_map
 from keras_ktan.feature_pair import FeaturePair
@@ -147,6 +148,8 @@ class KTANHyperModel(keras_tuner.HyperModel):
         self._feature_pairs = _without_layers(feature_pairs)
         self._distiller_arguments = distiller_arguments
         self._check_anchors()
+        # Its weights do not change during the search.
+        self._teacher_digest = weights_digest(teacher)
 
     def _checked_steps(self, steps):
         ramps = [self._space.choices(f"{term}_loss_ramp") for term in DISTILLATION_TERMS]
@@ -223,6 +226,8 @@ class KTANHyperModel(keras_tuner.HyperModel):
         with fatal("compile_arguments"):
             given = dict(self._compile_arguments(hp))
         with fatal("KTANDistiller"):
+            _confirm(hp, "teacher", self._teacher_digest)
+            _confirm(hp, "training_steps", self._training_steps or 0)
             drawn = self._space.draw(hp)
             searched = {
                 "student_loss_weight": drawn["student_loss_weight"],
@@ -287,6 +292,17 @@ def best_student(tuner):
     return tuner.load_model(trials[0]).student
 
 
+def _confirm(hp, name, value):
+    """Record with a search what its results depend on; a search that had another is refused."""
+    recorded = hp.Fixed(name, value)
+    if recorded != value:
+        raise ValueError(
+            f"Received {name}={value!r} for a search that was begun with {recorded!r}. Expected "
+            "the same, because its trials are compared. Go on with that, or begin anew with "
+            "another `project_name` or `overwrite=True`."
+        )
+
+
 def _without_layers(feature_pairs):
     if feature_pairs is None:
         return None
@@ -302,6 +318,7 @@ def _without_layers(feature_pairs):
             "teacher_layer_name": pair.teacher_layer_name,
             "student_layer_name": pair.student_layer_name,
             "weight": pair.weight,
+            "position_weights": pair.position_weights,
         }
         for pair in pairs
     ]

@@ -299,6 +299,31 @@ def test_a_search_with_other_bounds_is_not_gone_on_with(tmp_path):
         search(tuner)
 
 
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        (lambda: {"teacher": image_model(24, "teacher", seed=2)}, "teacher"),
+        (lambda: {"training_steps": 9}, "training_steps=9 .* begun with 8"),
+    ],
+)
+def test_a_search_with_another_teacher_or_length_is_not_gone_on_with(changes, name, tmp_path):
+    search(make_tuner(tmp_path, make_hypermodel()))
+    # The same teacher, built again: the search goes on, and has nothing left to do.
+    assert statuses(search(make_tuner(tmp_path, make_hypermodel()))) == ["COMPLETED"] * 2
+    tuner = make_tuner(tmp_path, make_hypermodel(**changes()), max_trials=3)
+    with pytest.raises(FatalValueError, match=f"Received {name}"):
+        search(tuner)
+
+
+def test_a_trial_weighs_positions_as_the_pair_says():
+    def weigh(logits):
+        return keras.ops.sigmoid(logits[:, :1, None]) * np.ones((1, 4, 4), "float32")
+
+    pair = FeaturePair("features", "features", position_weights=weigh)
+    distiller = make_hypermodel(feature_pairs=pair).build(keras_tuner.HyperParameters())
+    assert distiller.feature_pairs[0].position_weights is weigh
+
+
 def test_without_the_extra_the_package_works_and_the_tuner_says_what_to_install():
     code = (
         "import sys; sys.modules['keras_tuner'] = None\n"
