@@ -222,6 +222,44 @@ def format_summary(folders):
     return "\n".join(lines) + "\n"
 
 
+def format_best(folders, most=10):
+    """The ways of a search that did best against softened logits, over several experiments.
+
+    Args:
+        folders: List of `pathlib.Path`, folders of experiments with the same ways.
+        most: How many ways to show.
+
+    Returns:
+        A Markdown table of the ways that were run in every experiment, best first, by the mean
+        over the experiments of the mean paired difference.
+    """
+    titles, differences = [], []
+    for folder in folders:
+        settings, measure, results, _ = read_runs(folder)
+        titles.append(f"{settings['title']} ({measure} images)")
+        base = {seed: value for seed, (value, _) in results[BASELINES[1]].items()}
+        differences.append(
+            {
+                way: paired_difference({seed: value for seed, (value, _) in found.items()}, base)
+                for way, found in results.items()
+                if way != BASELINES[1]
+            }
+        )
+    common = [way for way in differences[0] if all(way in found for found in differences)]
+
+    def mean(way):
+        return float(np.mean([found[way][0] for found in differences]))
+
+    lines = [f"| way | mean | {' | '.join(titles)} |", "|---" * (len(folders) + 2) + "|"]
+    for way in sorted(common, key=mean, reverse=True)[:most]:
+        cells = [
+            f"{100 * found[way][0]:+.2f} ({found[way][2]} seed{'s' if found[way][2] > 1 else ''})"
+            for found in differences
+        ]
+        lines.append(f"| {way} | {100 * mean(way):+.2f} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _lines(path):
     if not path.exists():
         return []
@@ -243,8 +281,14 @@ def main(argv=None):
     parser.add_argument(
         "--summary", type=pathlib.Path, help="write one table of all folders to this file instead"
     )
+    parser.add_argument(
+        "--best", type=pathlib.Path, help="write the ten best ways of a search to this file instead"
+    )
     arguments = parser.parse_args(argv)
-    if arguments.summary:
+    if arguments.best:
+        arguments.best.write_text(format_best(arguments.folders))
+        print(arguments.best.read_text())
+    elif arguments.summary:
         arguments.summary.write_text(format_summary(arguments.folders))
         print(arguments.summary.read_text())
     elif len(arguments.folders) > 1:

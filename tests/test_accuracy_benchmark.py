@@ -106,6 +106,33 @@ def test_the_summary_compares_with_softened_logits_and_leaves_out_ways_with_fewe
     ]
 
 
+def test_the_best_ways_of_a_search_by_hand(tmp_path):
+    from report import format_best
+
+    values = {
+        "small": {"softened logits": (0.5, 0.6), "a": (0.53, 0.61), "b": (0.52, 0.6), "c": (0.9,)},
+        "large": {"softened logits": (0.7,), "a": (0.66,), "b": (0.71, 0.9), "labels only": (0.6,)},
+    }
+    for name, ways in values.items():
+        (tmp_path / name).mkdir()
+        settings = {"title": name, "teacher's validation accuracy": 0.8}
+        (tmp_path / name / "settings.json").write_text(json.dumps(settings))
+        lines = [
+            {"way": way, "seed": seed, "validation_accuracy": value, "seconds": 1.0}
+            for way, found in ways.items()
+            for seed, value in enumerate(found)
+        ]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / name / "runs.jsonl").write_text(text)
+    # a: (+3 +1) / 2 and -4; b: (+2 +0) / 2 and +1, where only the first seed has a partner.
+    assert format_best([tmp_path / name for name in values]).splitlines() == [
+        "| way | mean | small (validation images) | large (validation images) |",
+        "|---|---|---|---|",
+        "| b | +1.00 | +1.00 (2 seeds) | +1.00 (1 seed) |",
+        "| a | -1.00 | +2.00 (2 seeds) | -4.00 (1 seed) |",
+    ]
+
+
 def write_runs(folder, tested_seeds):
     (folder / "test").mkdir(parents=True)
     settings = SETTINGS | {"teacher's validation accuracy": 0.7}
