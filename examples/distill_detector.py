@@ -52,8 +52,15 @@ TEACHER_RATE, STUDENT_RATE = 2e-3, 16e-3
 # How they were chosen: benchmarks/results/detection/search.md.
 SCORES_WEIGHT, FEATURE_WEIGHT, ADVERSARY_WEIGHT = 3.0, 0.3, 0.005
 TEMPERATURE = 1.0
+GAME = {
+    "scores": SCORES_WEIGHT,
+    "feature": FEATURE_WEIGHT,
+    "adversary": ADVERSARY_WEIGHT,
+    "temperature": TEMPERATURE,
+}
 TEACHER = {"widths": (24, 48, 96, 128), "pyramid_width": 96, "depth": 2, "head_depth": 2}
 STUDENT = {"widths": (8, 12, 24, 24), "pyramid_width": 24, "box_weight": 3.0}
+NETWORKS = (TEACHER, STUDENT)
 QUICK_TEACHER = {"widths": (16, 24, 48, 64), "pyramid_width": 48}
 QUICK_STUDENT = {"widths": (6, 8, 12, 16), "pyramid_width": 12}
 
@@ -315,6 +322,9 @@ def parse_arguments(argv=None):
     apart = ("data_dir", "seeds", "ways", "output", "resume", "teacher")
     settings = {name: value for name, value in vars(arguments).items() if name not in apart}
     settings["dataset"] = pathlib.Path(arguments.dataset).name
+    # What the source says is a setting too: runs of other networks or weights are others.
+    settings["networks"] = list((QUICK_TEACHER, QUICK_STUDENT) if arguments.quick else NETWORKS)
+    settings["game"] = GAME
     settings["versions"] = {
         module.__name__: module.__version__ for module in (keras_ktan, keras, tf)
     }
@@ -478,7 +488,7 @@ def main(argv=None):
         "Stop it when you like: the same command with --resume goes on.",
         flush=True,
     )
-    networks = (QUICK_TEACHER, QUICK_STUDENT) if arguments.quick else (TEACHER, STUDENT)
+    networks = (QUICK_TEACHER, QUICK_STUDENT) if arguments.quick else NETWORKS
 
     def make_teacher():
         return CompactDetector(size, len(names), **networks[0], name="teacher")

@@ -170,3 +170,21 @@ def test_the_table_by_hand(story):
         "| bytes of the SavedModel | 3,000 | 1,000 | 3.0 |",
         "| milliseconds an image | 9.0 | 2.0 | 4.5 |",
     ]
+
+
+@pytest.mark.parametrize("changed", ["feature", "width"])
+def test_runs_with_other_weights_or_networks_are_not_gone_on_with(
+    changed, story, tmp_path, monkeypatch, capsys
+):
+    command = ["--quick", "--output", str(tmp_path), "--resume"]
+    story.parse_arguments(command)
+    story.parse_arguments(command)  # nothing has changed
+    if changed == "feature":
+        monkeypatch.setitem(story.GAME, "feature", 0.5)
+    else:
+        monkeypatch.setitem(story.QUICK_STUDENT, "pyramid_width", 10)
+    with pytest.raises(SystemExit):
+        story.parse_arguments(command)
+    printed = capsys.readouterr().err
+    assert "records other settings" in printed
+    assert ("game" if changed == "feature" else "networks") in printed
