@@ -16,7 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "example
 
 import keras
 import numpy as np
-from compact_detector import CompactDetector, object_weights
+from compact_detector import CompactDetector, ObjectWeights
 from detection_data import load_pictures, make_views, split_pictures
 from distill_cifar10 import digest
 from distill_detector import (
@@ -154,7 +154,7 @@ def make_play(variant, steps, image_size):
             level,
             teacher_to_student=TeacherToStudent(anchor=variant["anchor"]),
             discriminator=FeatureDiscriminator(),
-            position_weights=object_weights(image_size, level) if variant["objects"] else None,
+            position_weights=ObjectWeights(image_size, level) if variant["objects"] else None,
         )
         for level in variant["levels"]
     ]

@@ -230,13 +230,21 @@ def format_best(folders, most=10):
         most: How many ways to show.
 
     Returns:
-        A Markdown table of the ways that were run in every experiment, best first, by the mean
-        over the experiments of the mean paired difference.
+        A Markdown table of the ways that were run in every experiment with a seed of softened
+        logits, best first, by the mean over the experiments of the mean paired difference; and
+        the names of the others.
+
+    Raises:
+        ValueError: If an experiment has no runs with softened logits.
     """
     titles, differences = [], []
     for folder in folders:
         settings, measure, results, _ = read_runs(folder)
         titles.append(f"{settings['title']} ({measure} images)")
+        if BASELINES[1] not in results:
+            raise ValueError(
+                f"{folder} has no run of '{BASELINES[1]}'. Expected one to compare with. Run it."
+            )
         base = {seed: value for seed, (value, _) in results[BASELINES[1]].items()}
         differences.append(
             {
@@ -245,7 +253,11 @@ def format_best(folders, most=10):
                 if way != BASELINES[1]
             }
         )
-    common = [way for way in differences[0] if all(way in found for found in differences)]
+    common = [
+        way
+        for way in differences[0]
+        if all(way in found and found[way][2] for found in differences)
+    ]
 
     def mean(way):
         return float(np.mean([found[way][0] for found in differences]))
@@ -257,6 +269,9 @@ def format_best(folders, most=10):
             for found in differences
         ]
         lines.append(f"| {way} | {100 * mean(way):+.2f} | {' | '.join(cells)} |")
+    others = sorted({way for found in differences for way in found} - set(common))
+    if others:
+        lines += ["", f"Not in every experiment: {'; '.join(others)}."]
     return "\n".join(lines) + "\n"
 
 
@@ -273,15 +288,16 @@ def main(argv=None):
     parser.add_argument(
         "folders", type=pathlib.Path, nargs="+", help="output folders of accuracy.py"
     )
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--output",
         type=pathlib.Path,
         help="folder for the report of one experiment (default: the same folder)",
     )
-    parser.add_argument(
+    instead.add_argument(
         "--summary", type=pathlib.Path, help="write one table of all folders to this file instead"
     )
-    parser.add_argument(
+    instead.add_argument(
         "--best", type=pathlib.Path, help="write the ten best ways of a search to this file instead"
     )
     arguments = parser.parse_args(argv)
@@ -292,7 +308,7 @@ def main(argv=None):
         arguments.summary.write_text(format_summary(arguments.folders))
         print(arguments.summary.read_text())
     elif len(arguments.folders) > 1:
-        parser.error("received several folders. Expected one, or --summary FILE")
+        parser.error("received several folders. Expected one, or --summary FILE or --best FILE")
     else:
         print(write_report(arguments.folders[0], arguments.output))
 

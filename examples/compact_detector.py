@@ -96,7 +96,7 @@ def assign(boxes, labels, image_size):
         `(batch, positions)`, -1 where a position learns that nothing is there. Of several boxes
         a position learns the smallest.
     """
-    centres, strides = positions(image_size)
+    centres, strides = map(ops.convert_to_tensor, positions(image_size))
     boxes = ops.cast(boxes, "float32")[:, None]
     centre, stride = centres[None, :, None], strides[None, :, None]
     half_sides = (boxes[..., 2:] - boxes[..., :2]) / 2.0
@@ -114,32 +114,38 @@ def assign(boxes, labels, image_size):
     return own_boxes, ops.where(ops.any(may, axis=-1), own_labels, -1)
 
 
-def object_weights(image_size, level, least=0.1):
+@keras.saving.register_keras_serializable(package="compact_detector")
+class ObjectWeights:
     """Where on a level of the pyramid the teacher sees an object, for `FeaturePair`.
+
+    Called with a detector's outputs it returns a tensor `(batch, height, width)`: the best score
+    of each position of the level, plus `least`.
 
     Args:
         image_size: Tuple `(height, width)`.
         level: `"P3"` or `"P4"`.
         least: What a position without any object counts.
-
-    Returns:
-        Function from a detector's outputs to a tensor `(batch, height, width)`: the best score of
-        each position of the level, plus `least`.
     """
-    sizes = {
-        name: tuple(length // stride for length in image_size) for name, stride in STRIDES.items()
-    }
-    levels = list(STRIDES)
-    first = sum(height * width for height, width in list(sizes.values())[: levels.index(level)])
-    height, width = sizes[level]
 
-    def weigh(outputs):
-        logits = outputs["score_logits"][:, first : first + height * width]
-        # Not the largest of the sigmoids: TensorFlow 2.21's graph optimizer wires that wrongly.
-        scores = ops.sigmoid(ops.max(logits, axis=-1))
-        return least + ops.reshape(scores, (-1, height, width))
+    def __init__(self, image_size, level, least=0.1):
+        self.config = {"image_size": tuple(image_size), "level": level, "least": least}
+        sizes = [tuple(length // stride for length in image_size) for stride in STRIDES.values()]
+        place = list(STRIDES).index(level)
+        self.size = sizes[place]
+        self.first = sum(height * width for height, width in sizes[:place])
 
-    return weigh
+    def __call__(self, outputs):
+        height, width = self.size
+        logits = outputs["score_logits"][:, self.first : self.first + height * width]
+        scores = ops.max(ops.sigmoid(logits), axis=-1)
+        return self.config["least"] + ops.reshape(scores, (-1, height, width))
+
+    def get_config(self):
+        return self.config
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
 
 
 class BoxesFromDistances(keras.layers.Layer):
@@ -155,7 +161,7 @@ class BoxesFromDistances(keras.layers.Layer):
         self.image_size = tuple(image_size)
 
     def call(self, distances):
-        centres, strides = positions(self.image_size)
+        centres, strides = map(ops.convert_to_tensor, positions(self.image_size))
         distances = distances * strides[None, :, None]
         return ops.concatenate(
             [centres[None] - distances[..., :2], centres[None] + distances[..., 2:]], axis=-1

@@ -52,12 +52,6 @@ TEACHER_RATE, STUDENT_RATE = 2e-3, 16e-3
 # How they were chosen: benchmarks/results/detection/search.md.
 SCORES_WEIGHT, FEATURE_WEIGHT, ADVERSARY_WEIGHT = 3.0, 0.3, 0.02
 TEMPERATURE = 1.0
-GAME = {
-    "scores": SCORES_WEIGHT,
-    "feature": FEATURE_WEIGHT,
-    "adversary": ADVERSARY_WEIGHT,
-    "temperature": TEMPERATURE,
-}
 TEACHER = {"widths": (24, 48, 96, 128), "pyramid_width": 96, "depth": 2, "head_depth": 2}
 STUDENT = {"widths": (8, 12, 24, 24), "pyramid_width": 24, "box_weight": 3.0}
 NETWORKS = (TEACHER, STUDENT)
@@ -109,6 +103,24 @@ def make_game(way, steps):
         "feature_loss_weight": falling(FEATURE_WEIGHT) if has_maps else 0.0,
         "adversarial_loss_weight": falling(ADVERSARY_WEIGHT) if has_adversary else 0.0,
     }
+
+
+def describe_games():
+    """What the ways are, in values that JSON can hold: runs of other games are others."""
+
+    def value(weight):
+        is_schedule = isinstance(weight, keras.optimizers.schedules.LearningRateSchedule)
+        return weight.get_config() if is_schedule else weight
+
+    described = {"temperature": TEMPERATURE, "rates": [TEACHER_RATE, STUDENT_RATE]}
+    for way in WAYS:
+        pairs, weights = make_game(way, 1)
+        described[way] = {name: value(weight) for name, weight in weights.items()}
+        described[way]["pairs"] = [
+            [pair.teacher_layer_name, pair.student_layer_name, pair.teacher_to_student.anchor]
+            for pair in pairs
+        ]
+    return described
 
 
 def make_student_data(teacher, views, batch_size, directory, verbose=1):
@@ -326,7 +338,7 @@ def parse_arguments(argv=None):
     settings["dataset"] = pathlib.Path(arguments.dataset).name
     # What the source says is a setting too: runs of other networks or weights are others.
     settings["networks"] = list((QUICK_TEACHER, QUICK_STUDENT) if arguments.quick else NETWORKS)
-    settings["game"] = GAME
+    settings["games"] = describe_games()
     settings["versions"] = {
         module.__name__: module.__version__ for module in (keras_ktan, keras, tf)
     }

@@ -165,7 +165,8 @@ class DivergenceGuard(keras.callbacks.Callback):
         raise FloatingPointError(
             f"{what} Expected finite numbers. The student, the other players and their optimizers "
             f"are again as they were {self._when}. Use a smaller learning rate or weight, clip "
-            "the gradients (`clipnorm=1.0`), or look for such values in the data."
+            "the gradients (`clipnorm=1.0`), or look for such values in the data, and for weights "
+            "below 0 in `position_weights`."
         )
 
 

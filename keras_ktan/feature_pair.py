@@ -29,8 +29,10 @@ class FeaturePair:
             tensor `(batch, height, width)` of numbers of 0 or more on the student's map: what
             each position counts in the feature loss beside the others of the same example.
             A detector's teacher knows where objects are; most of a picture is background.
-            `None`: all positions count the same. Register it with
-            `keras.saving.register_keras_serializable` if the distiller is to be saved.
+            `None`: all positions count the same. The adversary has no such weights. An example
+            whose weights are all 0 has no feature loss. If the distiller is to be saved,
+            register the function with `keras.saving.register_keras_serializable`, or the class
+            of an object with `__call__`, `get_config` and `from_config`.
 
     Layers that are given keep what they learned: make new ones for each distiller.
 
@@ -40,11 +42,17 @@ class FeaturePair:
     Example:
 
     ```python
+    import keras
     from keras_ktan import FeaturePair, TeacherToStudent
 
     pair = FeaturePair(
         "backbone/stage4_out", "stage3_out", teacher_to_student=TeacherToStudent(anchor="task")
     )
+    # Where a dense teacher has found a class, its map counts most.
+    def confidence(outputs):
+        return keras.ops.max(keras.ops.sigmoid(outputs["class_logits"]), axis=-1)
+
+    level = FeaturePair("P3", "P3", position_weights=confidence)
     ```
     """
 
@@ -212,7 +220,7 @@ class ConnectedPair:
             f"{self.pair.student_layer_name} {tuple(self.student_shape)}, "
             f"weight {self.weight:g}, anchor {self.anchor.describe()}, "
             f"discriminator {'conditional' if self.conditional else 'unconditional'}"
-            + (", positions weighted" if self.pair.position_weights else "")
+            + ("" if self.pair.position_weights is None else ", positions weighted")
         )
 
 

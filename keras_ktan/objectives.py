@@ -56,9 +56,7 @@ class Objectives:
         self.pairs = connected_pairs if self.uses_maps else []
         self.teacher_paths = [pair.pair.teacher_layer_name for pair in self.pairs]
         # Only its class logits are looked at, and what says where an object is.
-        self.weighs_positions = self.active("feature") and any(
-            pair.pair.position_weights for pair in self.pairs
-        )
+        self.weighs_positions = any(pair.pair.position_weights is not None for pair in self.pairs)
         self.uses_teacher_outputs = self.uses_teacher and (
             class_logits.usable or self.weighs_positions
         )
@@ -251,7 +249,7 @@ class Objectives:
         )
 
     def _match(self, pair, teacher_outputs, target, student_map):
-        weigh = pair.pair.position_weights if self.weighs_positions else None
+        weigh = pair.pair.position_weights
         weights = None if weigh is None else ops.stop_gradient(weigh(teacher_outputs))
         return ops.mean(feature_matching_loss(self._feature_loss, target, student_map, weights))
 

@@ -16,7 +16,7 @@ except ImportError as error:
         'with `pip install "keras-ktan[tuner]"`.'
     ) from error
 
-from keras_ktan.cache_key import weights_digest
+from keras_ktan.cache_key import teacher_digest
 from keras_ktan.discriminator import FeatureDiscriminator
 from keras_ktan.feature_map_search import last_feature_map
 from keras_ktan.feature_pair import FeaturePair
@@ -149,7 +149,7 @@ class KTANHyperModel(keras_tuner.HyperModel):
         self._distiller_arguments = distiller_arguments
         self._check_anchors()
         # Its weights do not change during the search.
-        self._teacher_digest = weights_digest(teacher)
+        self._teacher_digest = teacher_digest(teacher)
 
     def _checked_steps(self, steps):
         ramps = [self._space.choices(f"{term}_loss_ramp") for term in DISTILLATION_TERMS]
@@ -221,13 +221,14 @@ class KTANHyperModel(keras_tuner.HyperModel):
         Returns:
             A `KTANDistiller`.
         """
+        with fatal("KTANHyperModel"):
+            _confirm(hp, "teacher", self._teacher_digest)
+            _confirm(hp, "training_steps", self._training_steps or 0)
         with fatal("build_student"):
             student = self._build_student(hp)
         with fatal("compile_arguments"):
             given = dict(self._compile_arguments(hp))
         with fatal("KTANDistiller"):
-            _confirm(hp, "teacher", self._teacher_digest)
-            _confirm(hp, "training_steps", self._training_steps or 0)
             drawn = self._space.draw(hp)
             searched = {
                 "student_loss_weight": drawn["student_loss_weight"],
@@ -294,7 +295,7 @@ def best_student(tuner):
 
 def _confirm(hp, name, value):
     """Record with a search what its results depend on; a search that had another is refused."""
-    recorded = hp.Fixed(name, value)
+    recorded = hp.Fixed(f"keras_ktan/{name}", value)
     if recorded != value:
         raise ValueError(
             f"Received {name}={value!r} for a search that was begun with {recorded!r}. Expected "

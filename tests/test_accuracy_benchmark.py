@@ -1,5 +1,6 @@
 """The harness behind the evidence: its plan, its arithmetic, and a whole tiny experiment."""
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -8,7 +9,7 @@ import tomllib
 import keras
 import numpy as np
 import pytest
-from models import snapshot
+from models import assert_changed, snapshot
 
 BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
 
@@ -111,7 +112,13 @@ def test_the_best_ways_of_a_search_by_hand(tmp_path):
 
     values = {
         "small": {"softened logits": (0.5, 0.6), "a": (0.53, 0.61), "b": (0.52, 0.6), "c": (0.9,)},
-        "large": {"softened logits": (0.7,), "a": (0.66,), "b": (0.71, 0.9), "labels only": (0.6,)},
+        "large": {
+            "softened logits": (0.7,),
+            "a": (0.66,),
+            "b": (0.71, 0.9),
+            "d": (0.9,),
+            "labels only": (0.6,),
+        },
     }
     for name, ways in values.items():
         (tmp_path / name).mkdir()
@@ -130,6 +137,8 @@ def test_the_best_ways_of_a_search_by_hand(tmp_path):
         "|---|---|---|---|",
         "| b | +1.00 | +1.00 (2 seeds) | +1.00 (1 seed) |",
         "| a | -1.00 | +2.00 (2 seeds) | -4.00 (1 seed) |",
+        "",
+        "Not in every experiment: c; d; labels only.",
     ]
 
 
@@ -243,6 +252,42 @@ def test_labels_only_is_plain_training_of_the_student(tiny, tmp_path):
     # One input pipeline has an entry more than the other, and threads may split the work unlike.
     for one, other in zip(snapshot(trained), snapshot(student), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_teacher_may_see_other_images_than_the_students(tiny, tmp_path):
+    import tensorflow as tf
+    from accuracy import TEACHER_SEED, Runner, loss_from_logits
+    from experiment import read_experiment
+    from tasks import load_task
+
+    tiny.write_text("teacher_augmented = true\n" + TINY)
+    experiment = read_experiment(tiny)
+    task = load_task(experiment)
+    with pytest.raises(ValueError, match="teacher_augmented = true with task = 'digits'"):
+        Runner(experiment, task, tmp_path / "teachers")
+
+    def darkened(factor):
+        images, labels = task.train
+        data = tf.data.Dataset.from_tensor_slices((factor * images, labels))
+        return dataclasses.replace(task, make_augmented=lambda size, seed: data.batch(size))
+
+    teachers = {
+        factor: Runner(experiment, darkened(factor), tmp_path / "teachers").teacher
+        for factor in (0.5, 0.25)
+    }
+    keras.utils.set_random_seed(TEACHER_SEED)
+    expected = task.make_model(experiment.teacher, "teacher")
+    steps = Runner(experiment, darkened(0.5), tmp_path / "teachers")
+    expected.compile(
+        steps.make_optimizer(experiment.teacher_learning_rate, steps.teacher_epochs),
+        loss=loss_from_logits(),
+    )
+    data = darkened(0.5).make_augmented(experiment.batch_size, TEACHER_SEED)
+    expected.fit(data, epochs=steps.teacher_epochs, shuffle=False, verbose=0)
+    for one, other in zip(snapshot(teachers[0.5]), snapshot(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    # Images that are moved otherwise are another teacher's.
+    assert_changed(snapshot(teachers[0.5]), snapshot(teachers[0.25]))
 
 
 def test_an_experiment_runs_once_reads_the_test_at_the_end_and_refuses_a_mixture(

@@ -361,7 +361,7 @@ def test_weights_are_high_where_the_teacher_sees_an_object(detector):
     scores[0, 9] = [-2.0, np.log(3.0)]  # P4, second column: 3/4
     outputs = {"score_logits": as_tensor(scores)}
     found = {
-        level: to_numpy(detector.object_weights((16, 32), level)(outputs)) for level in ("P3", "P4")
+        level: to_numpy(detector.ObjectWeights((16, 32), level)(outputs)) for level in ("P3", "P4")
     }
     np.testing.assert_allclose(
         found["P3"], [[[0.1, 0.1, 0.1, 0.1], [0.1, 0.1, 0.6, 0.1]]], rtol=1e-5

@@ -172,19 +172,25 @@ def test_the_table_by_hand(story):
     ]
 
 
-@pytest.mark.parametrize("changed", ["feature", "width"])
+@pytest.mark.parametrize("changed", ["game", "width"])
 def test_runs_with_other_weights_or_networks_are_not_gone_on_with(
     changed, story, tmp_path, monkeypatch, capsys
 ):
     command = ["--quick", "--output", str(tmp_path), "--resume"]
     story.parse_arguments(command)
     story.parse_arguments(command)  # nothing has changed
-    if changed == "feature":
-        monkeypatch.setitem(story.GAME, "feature", 0.5)
+    if changed == "game":
+        make_game = story.make_game
+
+        def without_scores(way, steps):
+            pairs, weights = make_game(way, steps)
+            return pairs, weights | {"logits_loss_weight": 0.0}
+
+        monkeypatch.setattr(story, "make_game", without_scores)
     else:
         monkeypatch.setitem(story.QUICK_STUDENT, "pyramid_width", 10)
     with pytest.raises(SystemExit):
         story.parse_arguments(command)
     printed = capsys.readouterr().err
     assert "records other settings" in printed
-    assert ("game" if changed == "feature" else "networks") in printed
+    assert ("games" if changed == "game" else "networks") in printed

@@ -1,5 +1,7 @@
 """Where the student must be like its target: weights of positions in the feature loss."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -16,17 +18,33 @@ SCORED = "scores"
 @keras.saving.register_keras_serializable(package="test_position_weights")
 def confidence(outputs):
     """The best class's probability at each position of a map of scores."""
-    # Not the largest of the sigmoids: TensorFlow 2.21's graph optimizer wires that wrongly when
-    # the outputs come from a cache (InvalidArgumentError in the gradient).
-    return ops.sigmoid(ops.max(outputs[SCORED], axis=-1))
+    return ops.max(ops.sigmoid(outputs[SCORED]), axis=-1)
 
 
-def dense_model(filters, seed):
+@keras.saving.register_keras_serializable(package="test_position_weights")
+class Confidence:
+    """The same, raised by a number that is saved with it."""
+
+    def __init__(self, least):
+        self.least = least
+
+    def __call__(self, outputs):
+        return self.least + confidence(outputs)
+
+    def get_config(self):
+        return {"least": self.least}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def dense_model(filters, seed, strides=2, size=8):
     """Scores at each position of the map `features`, and nothing that is a class logit."""
     keras.utils.set_random_seed(seed)
-    inputs = keras.Input((8, 8, 1), name="image")
+    inputs = keras.Input((size, size, 1), name="image")
     hidden = keras.layers.Conv2D(
-        filters, 3, strides=2, padding="same", activation="relu", name="features"
+        filters, 3, strides=strides, padding="same", activation="relu", name="features"
     )(inputs)
     outputs = {
         SCORED: keras.layers.Conv2D(3, 1, name=SCORED)(hidden),
@@ -35,14 +53,17 @@ def dense_model(filters, seed):
     return keras.Model(inputs, outputs, name=f"dense_{filters}")
 
 
-def make_distiller(position_weights=confidence, anchor="reconstruction", **compiled):
+def make_distiller(
+    position_weights=confidence, anchor="reconstruction", strides=2, size=8, **compiled
+):
     pair = FeaturePair(
         "features",
         "features",
         teacher_to_student=TeacherToStudent(anchor=anchor),
         position_weights=position_weights,
     )
-    distiller = KTANDistiller(dense_model(8, 1), dense_model(4, 2), pair, logits_activation=None)
+    teacher, student = (dense_model(n, seed, strides, size) for n, seed in ((8, 1), (4, 2)))
+    distiller = KTANDistiller(teacher, student, pair, logits_activation=None)
     distiller.compile(
         **{
             "optimizer": keras.optimizers.SGD(0.1),
@@ -54,11 +75,11 @@ def make_distiller(position_weights=confidence, anchor="reconstruction", **compi
     return distiller
 
 
-def batch(count=6):
+def batch(count=6, size=4):
     images, _ = image_data(count)
     return images, {
-        SCORED: random_array(count, 4, 4, 3, seed=3),
-        "size": random_array(count, 4, 4, 1, seed=4),
+        SCORED: random_array(count, size, size, 3, seed=3),
+        "size": random_array(count, size, size, 1, seed=4),
     }
 
 
@@ -119,31 +140,45 @@ def test_a_t2s_that_the_matching_loss_moves_weighs_alike():
     assert abs(plain["t2s_loss"] / logs["t2s_loss"] - 1.0) > 1e-4
 
 
-def test_save_and_load_give_the_same_next_step(tmp_path):
-    distiller = make_distiller()
+@pytest.mark.parametrize("weigh", [confidence, Confidence(0.25)], ids=["function", "object"])
+def test_save_and_load_give_the_same_next_step(tmp_path, weigh):
+    distiller = make_distiller(weigh)
     distiller.train_on_batch(*batch())
     distiller.save(tmp_path / "distiller.keras")
     loaded = keras.saving.load_model(tmp_path / "distiller.keras")
-    assert loaded.feature_pairs[0].position_weights is confidence
+    found = loaded.feature_pairs[0].position_weights
+    assert found is confidence or found.least == 0.25
     expected = distiller.train_on_batch(*batch(), return_dict=True)
     logs = loaded.train_on_batch(*batch(), return_dict=True)
     assert logs == {name: pytest.approx(value, rel=1e-5) for name, value in expected.items()}
 
 
-def test_a_function_that_loading_cannot_find_is_refused_when_it_is_saved(tmp_path):
-    distiller = make_distiller(lambda outputs: confidence(outputs))
+@pytest.mark.parametrize(
+    "weigh",
+    [
+        lambda outputs: confidence(outputs),
+        functools.partial(confidence),
+        Confidence(0.5).__call__,
+    ],
+    ids=["lambda", "partial", "method"],
+)
+def test_a_function_that_loading_cannot_find_is_refused_when_it_is_saved(tmp_path, weigh):
+    distiller = make_distiller(weigh)
     with pytest.raises(ValueError) as error:
         distiller.save(tmp_path / "distiller.keras")
     assert_three_parts(
-        error.value, "position_weights=<function", "loading can find", "register_keras_serializable"
+        error.value, "position_weights=", "loading can find", "register_keras_serializable"
     )
 
 
-def test_a_cache_brings_the_teachers_outputs_along(tmp_path):
+# TensorFlow's graph optimizer mistakes the tensor in max(sigmoid(tensor)) for another one of the
+# batch: the image, which has the map's size where nothing is strided.
+@pytest.mark.parametrize("strides", [1, 2])
+def test_a_cache_brings_the_teachers_outputs_along(tmp_path, strides):
     players = []
     for name in ("running", "kept"):
-        distiller = make_distiller()
-        images, labels = batch()
+        distiller = make_distiller(strides=strides)
+        images, labels = batch(size=8 // strides)
         if name == "running":
             distiller.fit(images, labels, epochs=2, batch_size=6, verbose=0)
         else:
@@ -155,17 +190,85 @@ def test_a_cache_brings_the_teachers_outputs_along(tmp_path):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_a_weight_of_0_asks_nobody():
-    calls = []
+def test_a_weight_of_0_asks_nobody_but_a_t2s_that_matches():
+    def asked(anchor):
+        calls = []
 
-    def weigh(outputs):
-        calls.append(1)
-        return confidence(outputs)
+        def weigh(outputs):
+            calls.append(1)
+            return confidence(outputs)
 
-    distiller = make_distiller(weigh, feature_loss_weight=0.0, adversarial_loss_weight=0.1)
-    asked = len(calls)
-    distiller.train_on_batch(*batch())
-    assert len(calls) == asked
+        distiller = make_distiller(
+            weigh,
+            anchor,
+            feature_loss_weight=0.0,
+            adversarial_loss_weight=0.1,
+            run_eagerly=True,
+        )
+        before = len(calls)
+        distiller.train_on_batch(*batch())
+        return len(calls) - before
+
+    assert asked("reconstruction") == 0
+    assert asked(None) == 1
+
+
+def test_of_two_pairs_one_may_have_weights():
+    def feature_loss(*pairs):
+        distiller = KTANDistiller(
+            dense_model(8, 1), dense_model(4, 2), list(pairs), logits_activation=None
+        )
+        for layer in distiller.teacher_to_student_layers:
+            layer.mix.kernel.assign(np.ones(layer.mix.kernel.shape))
+        distiller.compile(
+            keras.optimizers.SGD(0.0),
+            loss={SCORED: "mse", "size": "mse"},
+            adversarial_loss_weight=0.0,
+        )
+        return distiller.train_on_batch(*batch(), return_dict=True)["feature_loss"]
+
+    def pair(name, weigh=None):
+        t2s = TeacherToStudent(anchor="reconstruction")
+        return FeaturePair(name, name, teacher_to_student=t2s, position_weights=weigh)
+
+    one, other = feature_loss(pair("features", confidence)), feature_loss(pair(SCORED))
+    assert abs(one / feature_loss(pair("features")) - 1.0) > 1e-4
+    both = feature_loss(pair("features", confidence), pair(SCORED))
+    np.testing.assert_allclose(both, one + other, rtol=1e-5)
+
+
+def test_maps_of_open_sizes():
+    fixed, open_sizes = make_distiller(), make_distiller(size=None)
+    for role in ("teacher", "student"):
+        getattr(open_sizes, role).set_weights(getattr(fixed, role).get_weights())
+    for one, other in zip(
+        open_sizes.teacher_to_student_layers, fixed.teacher_to_student_layers, strict=True
+    ):
+        one.set_weights(other.get_weights())
+    expected = fixed.train_on_batch(*batch(), return_dict=True)["feature_loss"]
+    found = open_sizes.train_on_batch(*batch(), return_dict=True)["feature_loss"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    # One weight for a whole image, which no shape shows: as if there were none.
+    alike, plain = (
+        make_distiller(weigh, size=None).train_on_batch(*batch(), return_dict=True)["feature_loss"]
+        for weigh in (lambda outputs: ops.exp(outputs["size"][:, :1, :1, 0]), None)
+    )
+    np.testing.assert_allclose(alike, plain, rtol=1e-5)
+
+
+def test_a_weight_below_0_stops_the_run():
+    distiller = make_distiller(lambda outputs: outputs["size"][..., 0] - 5.0)
+    before = snapshot(distiller.student)
+    with pytest.raises(FloatingPointError, match=r"(?s)feature_loss.*position_weights"):
+        distiller.fit(*batch(), verbose=0)
+    assert_same(before, snapshot(distiller.student))
+
+
+def test_a_distiller_that_was_saved_before_there_were_weights_has_none():
+    config = make_distiller(None).get_config()
+    for pair in config["feature_pairs"]:
+        del pair["position_weights"]
+    assert KTANDistiller.from_config(config).feature_pairs[0].position_weights is None
 
 
 @pytest.mark.promise(11)

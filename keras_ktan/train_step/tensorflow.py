@@ -37,6 +37,12 @@ class TrainStep:
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x, *recalled = unpack(x)
+        # TensorFlow 2.21's graph optimizer rewrites `max(sigmoid(t))`. Where t is one of several
+        # tensors of a batch it takes the first one of them instead. A node between stops it.
+        recalled = tf.nest.map_structure(
+            lambda tensor: tensor if tensor is None else tf.ensure_shape(tensor, tensor.shape),
+            recalled,
+        )
         objectives = self.objectives
         optimizer = self.optimizer
         step = optimizer.iterations
