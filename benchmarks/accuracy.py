@@ -107,15 +107,16 @@ class Runner:
         self.teacher_epochs = experiment.teacher_epochs or experiment.epochs
         teacher["epochs"] = self.teacher_epochs
         teacher["pixels"] = digest(task.train)
-        teacher["views"] = list(task.views)
         teacher["rate"] = experiment.teacher_learning_rate
         teacher["versions"] = versions()
-        if experiment.teacher_augmented and task.make_augmented is None:
+        if not experiment.teacher_augmented:
+            teacher["views"] = list(task.views)
+        elif task.make_augmented is None:
             raise ValueError(
                 f"Received teacher_augmented = true with task = {experiment.task!r}. Expected a "
                 "task that can move its images. Leave it out."
             )
-        if experiment.teacher_augmented:
+        else:
             # How they are moved, told by the first of them.
             moved = next(iter(task.make_augmented(experiment.batch_size, TEACHER_SEED)))
             teacher["views"] = digest([keras.ops.convert_to_numpy(part) for part in moved])

@@ -48,6 +48,13 @@ def read_runs(folder):
     return settings, measure, results, teacher
 
 
+def accuracies_of(results):
+    """The accuracies alone of what `read_runs` returned: dict from ways to dicts from seeds."""
+    return {
+        way: {seed: value for seed, (value, _) in found.items()} for way, found in results.items()
+    }
+
+
 def paired_difference(values, base):
     """Mean difference over the seeds that both have, with half of its 95 % interval.
 
@@ -76,9 +83,7 @@ def format_table(settings, measure, results, teacher):
     Returns:
         String.
     """
-    accuracies = {
-        way: {seed: value for seed, (value, _) in found.items()} for way, found in results.items()
-    }
+    accuracies = accuracies_of(results)
     headings = ["way", "seeds", f"{measure} accuracy, mean ± sd"]
     headings += [f"against {base}, 95 % interval" for base in BASELINES]
     headings += ["share of the gap closed", "seconds an epoch"]
@@ -203,18 +208,17 @@ def format_summary(folders):
     columns, rows = [], {}
     for folder in folders:
         settings, measure, results, teacher = read_runs(folder)
-        most = max(len(found) for found in results.values())
+        accuracies = accuracies_of(results)
+        most = max(len(values) for values in accuracies.values())
         columns.append(f"{settings['title']}: {measure} accuracy, {most} seeds")
-        base = {seed: value for seed, (value, _) in results[BASELINES[1]].items()}
         rows.setdefault("teacher", {})[folder] = f"{100 * teacher:.2f}"
-        for way, found in results.items():
-            if len(found) < most:
+        for way, values in accuracies.items():
+            if len(values) < most:
                 continue
-            values = {seed: value for seed, (value, _) in found.items()}
             numbers = 100 * np.array(list(values.values()))
             cell = f"{numbers.mean():.2f} ± {numbers.std(ddof=1):.2f}"
             if way not in BASELINES:
-                cell += f"; {_difference(values, base)}"
+                cell += f"; {_difference(values, accuracies[BASELINES[1]])}"
             rows.setdefault(way, {})[folder] = cell
     lines = [f"| way | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for way, cells in rows.items():
@@ -245,13 +249,10 @@ def format_best(folders, most=10):
             raise ValueError(
                 f"{folder} has no run of '{BASELINES[1]}'. Expected one to compare with. Run it."
             )
-        base = {seed: value for seed, (value, _) in results[BASELINES[1]].items()}
+        accuracies = accuracies_of(results)
+        base = accuracies.pop(BASELINES[1])
         differences.append(
-            {
-                way: paired_difference({seed: value for seed, (value, _) in found.items()}, base)
-                for way, found in results.items()
-                if way != BASELINES[1]
-            }
+            {way: paired_difference(values, base) for way, values in accuracies.items()}
         )
     common = [
         way

@@ -54,9 +54,13 @@ SCORES_WEIGHT, FEATURE_WEIGHT, ADVERSARY_WEIGHT = 3.0, 0.3, 0.02
 TEMPERATURE = 1.0
 TEACHER = {"widths": (24, 48, 96, 128), "pyramid_width": 96, "depth": 2, "head_depth": 2}
 STUDENT = {"widths": (8, 12, 24, 24), "pyramid_width": 24, "box_weight": 3.0}
-NETWORKS = (TEACHER, STUDENT)
 QUICK_TEACHER = {"widths": (16, 24, 48, 64), "pyramid_width": 48}
 QUICK_STUDENT = {"widths": (6, 8, 12, 16), "pyramid_width": 12}
+
+
+def networks(is_quick):
+    """The arguments of the teacher's and of the student's `CompactDetector`."""
+    return (QUICK_TEACHER, QUICK_STUDENT) if is_quick else (TEACHER, STUDENT)
 
 
 def make_optimizer(steps, rate):
@@ -337,7 +341,7 @@ def parse_arguments(argv=None):
     settings = {name: value for name, value in vars(arguments).items() if name not in apart}
     settings["dataset"] = pathlib.Path(arguments.dataset).name
     # What the source says is a setting too: runs of other networks or weights are others.
-    settings["networks"] = list((QUICK_TEACHER, QUICK_STUDENT) if arguments.quick else NETWORKS)
+    settings["networks"] = networks(arguments.quick)
     settings["games"] = describe_games()
     settings["versions"] = {
         module.__name__: module.__version__ for module in (keras_ktan, keras, tf)
@@ -502,13 +506,13 @@ def main(argv=None):
         "Stop it when you like: the same command with --resume goes on.",
         flush=True,
     )
-    networks = (QUICK_TEACHER, QUICK_STUDENT) if arguments.quick else NETWORKS
+    teacher_arguments, student_arguments = networks(arguments.quick)
 
     def make_teacher():
-        return CompactDetector(size, len(names), **networks[0], name="teacher")
+        return CompactDetector(size, len(names), **teacher_arguments, name="teacher")
 
     def make_student():
-        return CompactDetector(size, len(names), **networks[1], name="student")
+        return CompactDetector(size, len(names), **student_arguments, name="student")
 
     def teacher_data(seed):
         return make_training_data(train, size, arguments.batch_size, seed)

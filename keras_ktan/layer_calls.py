@@ -8,7 +8,7 @@ every backend and for every kind of model.
 import contextlib
 import threading
 
-# Over who listens to which layer. Never held while a layer runs.
+# Over who comes to listen to a layer and who goes. Never held while a layer runs.
 _lock = threading.Lock()
 
 
@@ -27,20 +27,19 @@ class _Intercepted:
         self.attribute = attribute
         self.had_own = attribute in vars(layer)
         self.original = getattr(layer, attribute)
-        self.listeners = []
+        # Never changed, only replaced: a call reads it without the lock.
+        self.listeners = ()
         setattr(layer, attribute, self)
 
     def __call__(self, *args, **kwargs):
         call = self.original
-        with _lock:
-            listeners = tuple(self.listeners)
-        for thread, on_call in listeners:
+        for thread, on_call in self.listeners:
             if thread == threading.get_ident():
                 call = _chain(on_call, call)
         return call(*args, **kwargs)
 
     def remove(self, listener):
-        self.listeners.remove(listener)
+        self.listeners = tuple(other for other in self.listeners if other is not listener)
         if self.listeners:
             return
         if self.had_own:
@@ -74,7 +73,7 @@ def intercept_calls(hooks):
                 stand_in = vars(layer).get(attribute)
                 if not isinstance(stand_in, _Intercepted):
                     stand_in = _Intercepted(layer, attribute)
-                stand_in.listeners.append(listener)
+                stand_in.listeners = (*stand_in.listeners, listener)
             entered.append((stand_in, listener))
         yield
     finally:
