@@ -1,4 +1,4 @@
-"""KTANDistiller: who plays, how they are compiled, what is logged and saved."""
+"""KTANDistiller: who plays, how they are compiled, what is logged."""
 
 import inspect
 import types
@@ -6,12 +6,8 @@ import types
 import keras
 
 from keras_ktan import validation
-from keras_ktan.acts_as_student import (
-    ActsAsStudent,
-    batch_size,
-    has_own_compute_loss,
-    own_loss,
-)
+from keras_ktan.acts_as_student import ActsAsStudent, batch_size
+from keras_ktan.anchor_labels import AnchorLabels
 from keras_ktan.cached_dataset import CachedDataset
 from keras_ktan.class_logits import refuse_regression, require_loss_on_logits
 from keras_ktan.divergence_guard import DivergenceGuard, DivergenceWatch
@@ -21,18 +17,12 @@ from keras_ktan.model_trace import supports_jit
 from keras_ktan.objectives import Objectives
 from keras_ktan.pairing import Pairing
 from keras_ktan.players_optimizer import PlayersOptimizer, prepare_optimizer
+from keras_ktan.saved_distiller import SavedDistiller
 from keras_ktan.train_step import TrainStep
 
 
-class _AnchorLabels(keras.Model):
-    """The compiled loss once more, with trackers of its own that nobody shows."""
-
-    def call(self, inputs):
-        return inputs
-
-
 @keras.saving.register_keras_serializable(package="keras_ktan")
-class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
+class KTANDistiller(TrainStep, ActsAsStudent, SavedDistiller, keras.Model):
     """Trains a small student to be as good as a big teacher.
 
     The student learns from the labels, from the teacher's softened probabilities, from the
@@ -264,26 +254,13 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
         self.objectives = objectives
         self._untracked.log = GameLog(objectives, pairing.student_loss_names)
         self._untracked.watch = DivergenceWatch((*self._untracked.log.losses, "loss"))
-        self._untracked.anchor_labels = self._make_anchor_labels(loss, loss_weights)
+        self._untracked.anchor_labels = AnchorLabels(self.student, loss, loss_weights)
         self._untracked.compile_arguments = {
             **arguments,
             "optimizer": players.student,
             "t2s_optimizer": players.t2s or t2s_optimizer,
             "discriminator_optimizer": players.discriminator or discriminator_optimizer,
         }
-
-    def _make_anchor_labels(self, loss, loss_weights):
-        if loss is None:
-            if has_own_compute_loss(self.student):
-                return None
-            # The student's compiled loss, without the trackers that its logs show.
-            loss = self.student.loss
-            loss_weights = self.student.get_compile_config().get("loss_weights")
-        labels = _AnchorLabels()
-        if hasattr(self.student, "output_names"):
-            labels.output_names = self.student.output_names
-        labels.compile(optimizer=None, loss=loss, loss_weights=loss_weights)
-        return labels
 
     def fit(
         self,
@@ -355,7 +332,12 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
     @property
     def uses_own_loss(self):
         """Whether `compile` was given a loss; else the student's own is used."""
-        return self._untracked.compile_arguments["loss"] is not None
+        return self.compile_arguments["loss"] is not None
+
+    @property
+    def compile_arguments(self):
+        """Dict of what `compile` was given, with the optimizers as they play; `None` before."""
+        return self._untracked.compile_arguments
 
     @property
     def game_trackers(self):
@@ -384,17 +366,7 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
 
     def anchor_labels_loss(self, x, y, y_pred, sample_weight):
         """The same loss for the anchors' outputs, which no log shows."""
-        labels = self._untracked.anchor_labels
-        if labels is not None:
-            return labels.compute_loss(x, y, y_pred, sample_weight, training=False)
-        # A loss of its own may keep metrics. They are put back to where the student's outputs
-        # left them.
-        variables = [variable for metric in self.student.metrics for variable in metric.variables]
-        kept = [keras.ops.copy(variable) for variable in variables]
-        loss = own_loss(self.student, x, y, y_pred, sample_weight, training=False)
-        for variable, value in zip(variables, kept, strict=True):
-            variable.assign(value)
-        return loss
+        return self._untracked.anchor_labels.loss(x, y, y_pred, sample_weight)
 
     def log_step(self, x, y, y_pred, sample_weight, loss, terms):
         """Update the trackers and return the logs of a training step.
@@ -431,52 +403,6 @@ class KTANDistiller(TrainStep, ActsAsStudent, keras.Model):
             print_fn(line)
         print_fn(f"  temperature: {self.temperature:g}")
         self.student.summary(*args, print_fn=print_fn, **kwargs)
-
-    def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        pairs, layers = None, []
-        if self.feature_pairs is not None:
-            pairs = [pair.to_references(layers) for pair in self.feature_pairs]
-        return {
-            "name": self.name,
-            "teacher": serialize(self.teacher),
-            "student": serialize(self.student),
-            "feature_pairs": pairs,
-            "pair_layers": [serialize(layer) for layer in layers],
-            "temperature": self.temperature,
-            "logits_output": self.logits_output,
-            "logits_activation": self.logits_activation,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-
-        def deserialize(value):
-            return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
-
-        layers = [deserialize(layer) for layer in config.pop("pair_layers")]
-        if config["feature_pairs"] is not None:
-            config["feature_pairs"] = [
-                FeaturePair.from_references(pair, layers, deserialize)
-                for pair in config["feature_pairs"]
-            ]
-        for role in ("teacher", "student"):
-            config[role] = deserialize(config[role])
-        return cls(**config)
-
-    def get_compile_config(self):
-        if not self.compiled:
-            return {}
-        return {
-            name: keras.saving.serialize_keras_object(value)
-            for name, value in self._untracked.compile_arguments.items()
-        }
-
-    def compile_from_config(self, config):
-        self.compile(
-            **{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()}
-        )
 
 
 # What is saved of a call of `compile`.

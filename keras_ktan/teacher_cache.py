@@ -5,10 +5,8 @@ import numpy as np
 
 from keras_ktan.cache_files import CacheFiles
 from keras_ktan.cache_key import (
-    as_fed,
     config_digest,
     data_digest,
-    rows_of,
     teacher_digest,
     views_digest,
     weights_digest,
@@ -16,12 +14,9 @@ from keras_ktan.cache_key import (
 from keras_ktan.cached_dataset import CachedDataset
 from keras_ktan.distiller import KTANDistiller
 from keras_ktan.feature_tap import FeatureTap
+from keras_ktan.teacher_run import TeacherRun, count_of
 
 _BATCHES_IN_A_CHUNK = 8
-_PROBED_ROWS = 2
-# Machines, backends and batch sizes round differently, half precision more so; another
-# teacher is further away.
-_PROBE_TOLERANCE = 0.02
 
 
 class TeacherCache:
@@ -151,16 +146,15 @@ class TeacherCache:
             OSError: If the disk is full. What was finished stays.
         """
         images = _as_arrays("images", images)
-        count = _count(images)
+        count = count_of(images)
         layer_names, arrays = self._find(images)
-        run = _TeacherRun(self.teacher, layer_names or self.layer_names)
+        run = self._run(self.layer_names if arrays is None else layer_names)
         if arrays is None:
-            layer_names = self.layer_names
-            key = self._key(images, layer_names)
-            arrays = self._plan(run, images, count)
+            key = self._key(images, self.layer_names)
+            arrays = run.plan(images, self.precision)
             self._files.create(key, arrays)
         elif self._files.chunks():
-            self._probe(arrays, layer_names, images)
+            self._probe(run, arrays, self._files.open(arrays), images)
         finished = self._finished()
         row_bytes = sum(_row_bytes(array) for array in arrays) / len(self.views)
         left = sum(count - finished[view] for view in self.views)
@@ -172,7 +166,7 @@ class TeacherCache:
             step = self._batch_size * _BATCHES_IN_A_CHUNK
             for start in range(finished[view], count, step):
                 stop = min(start + step, count)
-                self._files.write(own, view, start, self._compute(run, own, images, start, stop))
+                self._files.write(own, view, start, run.compute(own, images, start, stop))
                 progress.add(stop - start)
 
     def dataset(
@@ -210,7 +204,7 @@ class TeacherCache:
                 teacher, other images, layers or views.
         """
         images = _as_arrays("images", images)
-        count = _count(images)
+        count = count_of(images)
         _require_count("batch_size", batch_size, 1)
         _require_count("seed", seed, 0)
         if labels is not None:
@@ -239,7 +233,7 @@ class TeacherCache:
             )
         opened = self._files.open(arrays)
         self._files.verify(opened)
-        self._probe(arrays, layer_names, images)
+        self._probe(self._run(layer_names), arrays, opened, images)
         stored = {view: {"outputs": {}, "maps": {}} for view in self.views}
         for array in arrays:
             kind, _, name = array["name"].partition(":")
@@ -264,7 +258,7 @@ class TeacherCache:
             "layers": list(layer_names),
             "views": list(self.views),
             "what the views give": views_digest(self.views, images),
-            "images": {"count": _count(images), "digest": data_digest(images)},
+            "images": {"count": count_of(images), "digest": data_digest(images)},
             "precision": self.precision,
         }
 
@@ -303,131 +297,27 @@ class TeacherCache:
             finished[chunk["view"]] = chunk["stop"]
         return finished
 
-    def _see(self, view, images, rows):
-        return as_fed(keras.tree.map_structure(np.asarray, self.views[view](rows_of(images, rows))))
+    def _run(self, layer_names):
+        return TeacherRun(self.teacher, layer_names, self.views, self._batch_size)
 
-    def _plan(self, run, images, count):
-        """The arrays to be written, from what the teacher gives for the first images."""
-        rows = min(count, self._batch_size)
-        made = run.predict_on_batch(self._see(next(iter(self.views)), images, slice(0, rows)))
-        arrays = []
-        for number, view in enumerate(self.views):
-            for place, (name, value) in enumerate(made.items()):
-                if value.ndim == 0 or len(value) != rows:
-                    raise ValueError(
-                        f"The teacher's {name} has shape {value.shape} for {rows} images. Expected "
-                        "the images along the first axis, because they are kept one by one. Such a "
-                        "teacher must run in every step; do without the cache."
-                    )
-                arrays.append(
-                    {
-                        "file": f"view_{number}_array_{place}.npy",
-                        "view": view,
-                        "name": name,
-                        "shape": [count, *value.shape[1:]],
-                        "dtype": self.precision if _is_float(value) else str(value.dtype),
-                    }
-                )
-        return arrays
-
-    def _compute(self, run, arrays, images, start, stop):
-        """Dict from files to the rows of one chunk."""
-        parts = {array["file"]: [] for array in arrays}
-        for row in range(start, stop, self._batch_size):
-            rows = slice(row, min(row + self._batch_size, stop))
-            made = run.predict_on_batch(self._see(arrays[0]["view"], images, rows))
-            for array in arrays:
-                value = made[array["name"]]
-                expected = [rows.stop - rows.start, *array["shape"][1:]]
-                if list(value.shape) != expected:
-                    raise ValueError(
-                        f"The teacher's {array['name']} has shape {value.shape} for images {row} "
-                        f"to {rows.stop - 1}. Expected {expected} as for the first images. Such a "
-                        "teacher must run in every step; do without the cache."
-                    )
-                parts[array["file"]].append(self._rounded(value, array, row))
-        return {file: np.concatenate(pieces) for file, pieces in parts.items()}
-
-    def _rounded(self, value, array, row):
-        if not _is_float(value):
-            return value
-        what = f"The teacher's {array['name']} for images {row} to {row + len(value) - 1}"
-        if not np.all(np.isfinite(value.astype("float32"))):
+    def _probe(self, run, arrays, opened, images):
+        """The teacher's code may have changed and its weights not."""
+        name = run.first_difference(arrays, opened, images)
+        if name is not None:
             raise ValueError(
-                f"{what} in view '{array['view']}' holds NaN or infinite values. Expected numbers. "
-                "Look at these images and at the teacher."
+                f"The teacher's {name} for the first images is not what the cache in "
+                f"'{self.directory}' holds, though its weights are. Expected the same teacher; "
+                "the code of its layers may have changed. Delete the directory and call `fill` "
+                "again."
             )
-        with np.errstate(over="ignore"):  # looked at in the next line
-            rounded = value.astype(array["dtype"])
-        if not np.all(np.isfinite(rounded)):
-            raise ValueError(
-                f"{what} reaches {np.max(np.abs(value)):.4g}. Expected at most 65504, the largest "
-                "number of half precision. Use precision='float32' in a new directory."
-            )
-        return rounded
-
-    def _probe(self, arrays, layer_names, images):
-        """Run the teacher on two images: its code may have changed and its weights not."""
-        view = next(iter(self.views))
-        count = min(_PROBED_ROWS, _count(images))
-        tapped = FeatureTap(self.teacher, layer_names, "teacher")
-        inputs = keras.tree.map_structure(
-            keras.ops.convert_to_tensor, self._see(view, images, slice(0, count))
-        )
-        made = _named(*tapped(inputs, training=False), layer_names)
-        own = [array for array in arrays if array["view"] == view]
-        opened = self._files.open(own)
-        for array in own:
-            stored = np.asarray(opened[array["file"]][:count], "float64")
-            value = keras.ops.convert_to_numpy(made[array["name"]]).astype("float64")
-            if stored.shape != value.shape or np.max(np.abs(stored - value)) > (
-                _PROBE_TOLERANCE * max(np.max(np.abs(stored)), np.finfo("float16").tiny)
-            ):
-                raise ValueError(
-                    f"The teacher's {array['name']} for the first images is not what the cache in "
-                    f"'{self.directory}' holds, though its weights are. Expected the same teacher; "
-                    "the code of its layers may have changed. Delete the directory and call `fill` "
-                    "again."
-                )
-
-
-class _TeacherRun(keras.Model):
-    """A teacher with its taps as a model of its own, so that Keras compiles it."""
-
-    def __init__(self, teacher, layer_names):
-        # The teacher itself says to what its inputs are cast.
-        super().__init__(name="teacher_run", autocast=False)
-        self.teacher = teacher
-        self._paths = list(layer_names)
-        self._tap = FeatureTap(teacher, layer_names, "teacher")
-        self.built = True
-
-    def call(self, inputs):
-        return _named(*self._tap(inputs, training=False), self._paths)
 
 
 def _unchanged(batch):
     return batch
 
 
-def _named(outputs, maps, layer_names):
-    """The teacher's outputs and maps in one flat dict."""
-    flat = keras.tree.flatten(outputs)
-    return {f"outputs:{place}": tensor for place, tensor in enumerate(flat)} | {
-        f"maps:{path}": tensor for path, tensor in zip(layer_names, maps, strict=True)
-    }
-
-
-def _is_float(array):
-    return keras.backend.is_float_dtype(str(array.dtype))
-
-
 def _row_bytes(array):
     return int(np.prod(array["shape"][1:], dtype="int64")) * np.dtype(array["dtype"]).itemsize
-
-
-def _count(images):
-    return len(keras.tree.flatten(images)[0])
 
 
 def _as_arrays(name, data, count=None):

@@ -19,6 +19,7 @@ from keras_ktan import (
 )
 from keras_ktan.cache_files import CacheFiles
 from keras_ktan.cached_batch import unpack
+from keras_ktan.teacher_run import TeacherRun
 
 COUNT = 20
 FEW = 11  # with batches of 8: a last one of 3
@@ -283,10 +284,15 @@ def test_outputs_that_do_not_fit_are_refused(factor, words, tmp_path):
     assert "images 9 to 9" in str(error.value)
 
 
-def count_runs(monkeypatch, cache):
+def count_runs(monkeypatch):
     seen = []
-    see = cache._see
-    monkeypatch.setattr(cache, "_see", lambda *arguments: seen.append(arguments) or see(*arguments))
+    see = TeacherRun._see
+
+    def counted(self, *arguments):
+        seen.append(arguments)
+        return see(self, *arguments)
+
+    monkeypatch.setattr(TeacherRun, "_see", counted)
     return seen
 
 
@@ -318,7 +324,7 @@ def test_a_full_disk_is_an_error_and_fill_goes_on_where_it_stopped(tmp_path, mon
     with open(tmp_path / "stopped" / "chunks.jsonl", "ab") as file:
         file.write(b'{"view": "plain", "sta')
     again = small_cache(tmp_path / "stopped")
-    runs = count_runs(monkeypatch, again)
+    runs = count_runs(monkeypatch)
     again.fill(vectors(), verbose=0)
     assert len(runs) == 1 + 12 + 20  # the first two images as a probe, then what was missing
     assert files_of(tmp_path / "stopped") == files_of(tmp_path / "whole")
