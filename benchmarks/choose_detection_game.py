@@ -106,6 +106,14 @@ VARIANTS = {
     "maps 0.3, student head + adversary 0.02, box 3": game(
         feature=0.3, adversary=0.02, anchor="student_head", box_weight=3.0
     ),
+    # How strong maps and adversary should be beside each other.
+    "maps 1, student head, box 3": game(feature=1.0, anchor="student_head", box_weight=3.0),
+    "maps 0.3, student head + adversary 0.005, box 3": game(
+        feature=0.3, adversary=0.005, anchor="student_head", box_weight=3.0
+    ),
+    "maps 1, student head + adversary 0.005, box 3": game(
+        feature=1.0, adversary=0.005, anchor="student_head", box_weight=3.0
+    ),
     "maps 0.3 at objects, student head + adversary 0.02, box 3": game(
         feature=0.3, adversary=0.02, anchor="student_head", box_weight=3.0, objects=True
     ),
