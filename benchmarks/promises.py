@@ -19,7 +19,7 @@ import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests"))
 
-from backend_limits import LIMITS
+from backend_limits import ABSENT, LIMITS
 from promise_record import PROMISES
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -100,6 +100,9 @@ def format_limits():
         for test, reasons in LIMITS.items():
             if backend in reasons:
                 lines.append(f"| {title} | `{test}` | {reasons[backend]} |")
+        for what, reasons in ABSENT.items():
+            if backend in reasons:
+                lines.append(f"| {title} | {what} | {reasons[backend]} |")
     return "\n".join(lines)
 
 
@@ -126,7 +129,8 @@ def format_table(sessions):
         cells = " | ".join(cell(tests, number) for tests in found.values())
         lines.append(f"| [{number}](#promise-{number}). {title} | {cells} |")
     lines += ["", "## What cannot hold on a backend", ""]
-    lines += ["These tests are skipped there, in the whole suite, for this reason alone.", ""]
+    lines += ["These tests are skipped there, in the whole suite, for this reason alone; a row"]
+    lines += ["without a test says what the backend does not have at all.", ""]
     lines += [format_limits(), "", "## The tests"]
     for number in PROMISES:
         lines += ["", f"### Promise {number}", ""]

@@ -27,6 +27,7 @@ class AnchorLabels:
         if loss is None:
             if has_own_compute_loss(student):
                 return
+            # The student's compiled loss, without the trackers that its logs show.
             loss = student.loss
             loss_weights = student.get_compile_config().get("loss_weights")
         self._compiled = _CompiledLoss()

@@ -332,12 +332,7 @@ class KTANDistiller(TrainStep, ActsAsStudent, SavedDistiller, keras.Model):
     @property
     def uses_own_loss(self):
         """Whether `compile` was given a loss; else the student's own is used."""
-        return self.compile_arguments["loss"] is not None
-
-    @property
-    def compile_arguments(self):
-        """Dict of what `compile` was given, with the optimizers as they play; `None` before."""
-        return self._untracked.compile_arguments
+        return self._untracked.compile_arguments["loss"] is not None
 
     @property
     def game_trackers(self):

@@ -8,9 +8,10 @@ from keras_ktan.feature_pair import FeaturePair
 class SavedDistiller:
     """What `save` and `load_model` need of a distiller.
 
-    The class it is mixed into has the arguments of its constructor as attributes, and keeps as
-    `compile_arguments` what `compile` was given, with the players' optimizers in place of what
-    they were made from.
+    The class it is mixed into has the arguments of its constructor as attributes, and keeps in
+    its `_untracked` namespace as `compile_arguments` what `compile` was given, with the players'
+    optimizers in place of what they were made from. As an attribute or property Keras would find
+    that dict and save the optimizers a second way: it looks for state in all that `dir` shows.
     """
 
     def get_config(self):
@@ -51,7 +52,7 @@ class SavedDistiller:
             return {}
         return {
             name: keras.saving.serialize_keras_object(value)
-            for name, value in self.compile_arguments.items()
+            for name, value in self._untracked.compile_arguments.items()
         }
 
     def compile_from_config(self, config):

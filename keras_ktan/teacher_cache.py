@@ -140,9 +140,9 @@ class TeacherCache:
             verbose: 1 shows the progress, 0 nothing.
 
         Raises:
-            ValueError: If the directory holds a cache of something else, or if the teacher's
-                outputs are not finite, have no axis for the images, or do not fit in half
-                precision.
+            ValueError: If the directory holds a cache of something else or a damaged one, or if the
+                teacher's outputs are not finite, have no axis for the images, or do not fit in
+                half precision.
             OSError: If the disk is full. What was finished stays.
         """
         images = _as_arrays("images", images)

@@ -1,9 +1,11 @@
 """KTANDistiller with every kind of model, map, backend switch and file."""
 
 import json
+import os
 import subprocess
 import sys
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -48,6 +50,27 @@ def train(distiller, steps=3):
     for _ in range(steps):
         logs = distiller.train_on_batch(images, labels, return_dict=True)
     return logs
+
+
+@pytest.mark.promise(9)
+def test_each_players_state_lies_under_its_own_name_and_returns_to_it(tmp_path):
+    """Files of other versions and of games with fewer players must find it there."""
+    without = make_distiller(adversarial_loss_weight=0.0)
+    train(without)
+    without.save_weights(tmp_path / "without.weights.h5")
+    full = make_distiller()
+    full.load_weights(tmp_path / "without.weights.h5")
+    for player in ("student", "t2s"):
+        kept, loaded = getattr(without.optimizer, player), getattr(full.optimizer, player)
+        assert int(kept.iterations) == 3
+        for one, other in zip(kept.variables, loaded.variables, strict=True):
+            np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (one, other)))
+    full.save_weights(tmp_path / "full.weights.h5")
+    with h5py.File(tmp_path / "full.weights.h5") as file:
+        for player in ("student", "t2s", "discriminator"):
+            optimizer = getattr(full.optimizer, player)
+            assert len(file["optimizer"][player]["vars"]) == len(optimizer.variables)
+        assert "compile_arguments" not in file
 
 
 @pytest.mark.promise(9)
@@ -421,6 +444,35 @@ def test_the_exported_student_runs_where_keras_ktan_is_not(tmp_path):
     np.testing.assert_allclose(
         np.load(tmp_path / "outputs.npy"), np.concatenate([expected[:1], expected]), atol=1e-5
     )
+
+
+_RELOAD_KEPT = """
+import sys
+sys.modules["keras_ktan"] = None  # an import of it is an error
+import keras
+import numpy as np
+student = keras.saving.load_model(sys.argv[1])
+np.save(sys.argv[3], student.predict(np.load(sys.argv[2]), verbose=0))
+"""
+
+
+@pytest.mark.promise(13)
+def test_the_kept_student_is_a_plain_model_where_keras_ktan_is_not(tmp_path):
+    distiller = make_distiller()
+    before = snapshot(distiller.student)
+    train(distiller)
+    assert_changed(before, snapshot(distiller.student))
+    distiller.student.save(tmp_path / "student.keras")
+    images, _ = image_data(7)
+    np.save(tmp_path / "images.npy", images)
+    files = [str(tmp_path / name) for name in ("student.keras", "images.npy", "outputs.npy")]
+    subprocess.run(
+        [sys.executable, "-c", _RELOAD_KEPT, *files],
+        check=True,
+        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
+    )
+    expected = distiller.student.predict(images, verbose=0)
+    np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.promise(13)

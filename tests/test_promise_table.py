@@ -45,6 +45,8 @@ def test_the_committed_table_is_what_its_record_says(promises):
     page = (RESULTS / "promises.md").read_text()
     assert page == promises.format_table(sessions), remedy
     assert [f"| [{number}](#promise-{number}). " in page for number in range(1, 14)] == [True] * 13
+    rows = [line for line in page.splitlines() if line.startswith("| [")]
+    assert all("passed" in cell for row in rows for cell in row.split("|")[2:5])
     assert "failed" not in page
 
 

@@ -253,7 +253,7 @@ def test_logs_are_means_over_the_examples_with_a_partial_last_batch():
         np.testing.assert_allclose(history[name][0], whole[name], rtol=1e-4, err_msg=name)
 
 
-def test_a_schedule_is_read_at_every_step_and_never_retraces():
+def test_a_schedule_is_read_at_every_step():
     ramp = keras.optimizers.schedules.PiecewiseConstantDecay([1, 2], [0.0, 1.0, 10.0])
     distiller = make_distiller(feature_loss_weight=ramp, adversarial_loss_weight=0.0)
     data = image_data(16)
