@@ -23,7 +23,7 @@ _GAME = """
 import sys
 import keras
 import numpy as np
-from models import image_data, image_model, loss_from_logits
+from models import assert_changed, assert_same, image_data, image_model, loss_from_logits, snapshot
 from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller
 
 pair = FeaturePair("features", "features", discriminator=FeatureDiscriminator(noise_stddev=0.0))
@@ -44,10 +44,7 @@ for player in players:
         # Variances must be above 0; all else is drawn as weights usually are.
         value = 0.3 * generator.normal(size=weight.shape)
         weight.assign(np.abs(value) + 0.5 if "variance" in weight.path else value)
-def values():
-    return [keras.ops.convert_to_numpy(w) for player in players for w in player.weights]
-
-start = [np.array(value) for value in values()]
+before = [snapshot(player) for player in players]
 distiller.compile(
     optimizer=keras.optimizers.SGD(0.05, momentum=0.9),
     t2s_optimizer=keras.optimizers.SGD(0.05),
@@ -61,14 +58,11 @@ for step in range(4):
     weights = np.linspace(0.0, 2.0, 12).astype("float32")
     found = distiller.train_on_batch(images, labels, sample_weight=weights, return_dict=True)
     logs.append([float(found[name]) for name in sorted(found)])
-moved = [end - begin for begin, end in zip(start, values())]
-teachers = len(distiller.teacher.weights)
-assert not any(change.any() for change in moved[:teachers])
-place = teachers
-for player in players[1:]:
-    count = len(player.weights)
-    assert any(change.any() for change in moved[place : place + count]), player.name
-    place += count
+after = [snapshot(player) for player in players]
+assert_same(before[0], after[0])
+for begin, end in zip(before[1:], after[1:], strict=True):
+    assert_changed(begin, end)
+moved = [end - begin for begin, end in zip(sum(before, []), sum(after, []), strict=True)]
 np.savez(sys.argv[1], np.array(logs), *moved)
 """
 
