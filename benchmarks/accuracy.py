@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import platform
 import sys
 import time
 
@@ -22,12 +21,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "examples"))
 
 import keras
-from distill_cifar10 import digest
+from device import describe_device
 from experiment import FOLDER, experiment_names, read_experiment
 from four_ways import accuracy, train_student
 from progress import EpochReport, duration, seconds_left
 from report import write_report
-from run_log import RunLog
+from run_log import RunLog, digest
 from tasks import load_task
 
 import keras_ktan
@@ -89,9 +88,11 @@ class Runner:
         experiment: An `Experiment`.
         task: Its `Task`.
         shared: `pathlib.Path` of the folder where experiments share teachers and caches.
+        teacher: `pathlib.Path` of a trained teacher's file; `None`: it is trained once and kept
+            in `shared`.
     """
 
-    def __init__(self, experiment, task, shared):
+    def __init__(self, experiment, task, shared, teacher=None):
         self.experiment = experiment
         self.task = task
         self.steps_per_epoch = -(-len(task.train[1]) // experiment.batch_size)
@@ -99,12 +100,31 @@ class Runner:
         self.validation = (task.validation[0].astype("float32"), task.validation[1])
         # A look at all of them after each epoch would cost more than the training.
         self.watched = tuple(part[:1000] for part in self.validation)
-        # What the teacher depends on names its files; equal teachers are trained once.
+        self.teacher_epochs = experiment.teacher_epochs or experiment.epochs
+        if teacher is None:
+            self._place = self._name_teacher(shared)
+            self.teacher = self._obtain_teacher()
+        else:
+            self.teacher = keras.saving.load_model(teacher)
+            self._place = shared / digest(self.teacher.get_weights())
+        self.cache = None
+        if experiment.teacher_cache:
+            layers = sorted({layer for way in experiment.ways for layer in way.layers})
+            self.cache = TeacherCache(
+                self.teacher,
+                f"{self._place}-{'-'.join(layers)}",
+                views=task.views,
+                layer_names=layers,
+            )
+            self.cache.fill(task.train[0])
+
+    def _name_teacher(self, shared):
+        """Where its files lie: what it depends on names them, so equal teachers are one."""
+        experiment, task = self.experiment, self.task
         teacher = {
             name: getattr(experiment, name)
             for name in ("task", "teacher", "batch_size", "weight_decay")
         }
-        self.teacher_epochs = experiment.teacher_epochs or experiment.epochs
         teacher["epochs"] = self.teacher_epochs
         teacher["pixels"] = digest(task.train)
         teacher["rate"] = experiment.teacher_learning_rate
@@ -120,18 +140,7 @@ class Runner:
             # How they are moved, told by the first of them.
             moved = next(iter(task.make_augmented(experiment.batch_size, TEACHER_SEED)))
             teacher["views"] = digest([keras.ops.convert_to_numpy(part) for part in moved])
-        self._place = shared / hashlib.sha256(repr(teacher).encode()).hexdigest()[:16]
-        self.teacher = self._obtain_teacher()
-        self.cache = None
-        if experiment.teacher_cache:
-            layers = sorted({layer for way in experiment.ways for layer in way.layers})
-            self.cache = TeacherCache(
-                self.teacher,
-                f"{self._place}-{'-'.join(layers)}",
-                views=task.views,
-                layer_names=layers,
-            )
-            self.cache.fill(task.train[0])
+        return shared / hashlib.sha256(repr(teacher).encode()).hexdigest()[:16]
 
     def make_student(self):
         """An untrained student."""
@@ -412,6 +421,11 @@ def main(argv=None):
         action="store_true",
         help="with --ways: these were all runs, so read the test images when they are finished",
     )
+    parser.add_argument(
+        "--teacher",
+        type=pathlib.Path,
+        help=".keras file of a trained teacher (default: trained once, then kept beside OUTPUT)",
+    )
     parser.add_argument("--data-dir", help="folder of TFDS data sets (default: TFDS's own)")
     parser.add_argument(
         "--output", type=pathlib.Path, help="folder (default: runs/accuracy/EXPERIMENT)"
@@ -442,7 +456,7 @@ def main(argv=None):
     try:
         log = RunLog(output, settings, resume=True)
         log.confirm("pixels", digest([*task.train, *task.validation]))
-        runner = Runner(experiment, task, output.parent / "teachers")
+        runner = Runner(experiment, task, output.parent / "teachers", arguments.teacher)
         log.confirm("teacher's weights", digest(runner.teacher.get_weights()))
     except ValueError as error:
         parser.error(str(error))
@@ -451,7 +465,7 @@ def main(argv=None):
         "parameters",
         {"teacher": runner.teacher.count_params(), "student": student.count_params()},
     )
-    log.confirm("machine", f"{os.cpu_count()} CPU cores, {platform.machine()}")
+    log.confirm("machine", describe_device())
     log.confirm("note", task.note)
     log.confirm("teacher's validation accuracy", accuracy(runner.teacher, runner.validation))
     plan = plan_of(experiment, seeds, arguments.ways)

@@ -18,7 +18,6 @@ import keras
 import numpy as np
 from compact_detector import CompactDetector, ObjectWeights
 from detection_data import load_pictures, make_views, split_pictures
-from distill_cifar10 import digest
 from distill_detector import (
     VIEWS,
     VIEWS_SEED,
@@ -28,7 +27,7 @@ from distill_detector import (
     train_student,
 )
 from four_ways import mean_and_deviation
-from run_log import RunLog
+from run_log import RunLog, digest
 
 from keras_ktan import FeatureDiscriminator, FeaturePair, TeacherToStudent
 
@@ -65,6 +64,7 @@ def game(
 
 
 CLASSES = {"scores": "class_logits"}
+HEAD = {"anchor": "student_head", "box_weight": 3.0}
 VARIANTS = {
     "labels only": game(),
     # The rate of the optimizer, which all ways share.
@@ -114,6 +114,22 @@ VARIANTS = {
     "maps 1, student head + adversary 0.005, box 3": game(
         feature=1.0, adversary=0.005, anchor="student_head", box_weight=3.0
     ),
+    # Maps that act to the end, as they do best with classifiers, with and without the adversary.
+    "maps 1, constant, normalized mse, student head, box 3": game(
+        feature=1.0, falling=False, feature_loss="normalized_mse", **HEAD
+    ),
+    "maps 3, constant, normalized mse, student head, box 3": game(
+        feature=3.0, falling=False, feature_loss="normalized_mse", **HEAD
+    ),
+    "maps 3, constant, normalized mse, reconstruction, box 3": game(
+        feature=3.0, falling=False, feature_loss="normalized_mse", box_weight=3.0
+    ),
+    "maps 1, constant, normalized mse, student head + adversary 0.005, box 3": game(
+        feature=1.0, adversary=0.005, falling=False, feature_loss="normalized_mse", **HEAD
+    ),
+    "maps 3, constant, normalized mse, student head + adversary 0.005, box 3": game(
+        feature=3.0, adversary=0.005, falling=False, feature_loss="normalized_mse", **HEAD
+    ),
     "maps 0.3 at objects, student head + adversary 0.02, box 3": game(
         feature=0.3, adversary=0.02, anchor="student_head", box_weight=3.0, objects=True
     ),
@@ -142,6 +158,7 @@ VARIANTS = {
     ),
 }
 STUDENTS = {
+    "121k": {"widths": (12, 20, 40, 40), "pyramid_width": 40},
     "78k": {"widths": (8, 16, 32, 32), "pyramid_width": 32},
     "44k": {"widths": (8, 12, 24, 24), "pyramid_width": 24},
     "20k": {"widths": (6, 8, 16, 16), "pyramid_width": 16},

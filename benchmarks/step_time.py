@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import statistics
 import sys
 import tempfile
@@ -22,6 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import keras
 import numpy as np
+from device import describe_device
 from resnets import resnet50_and_18, resnet56_and_20
 
 import keras_ktan
@@ -77,27 +77,6 @@ PAIRS = {
     "resnet50-resnet18": (resnet50_and_18, 224, 64),
 }
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-
-
-def describe_device():
-    """What the backend computes on."""
-    backend = keras.backend.backend()
-    name = None
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        for device in tf.config.list_physical_devices("GPU")[:1]:
-            name = tf.config.experimental.get_device_details(device)["device_name"]
-    elif backend == "jax":
-        import jax
-
-        device = jax.devices()[0]
-        name = device.device_kind if device.platform != "cpu" else None
-    else:
-        import torch
-
-        name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return name or f"{os.cpu_count()} CPU cores, {platform.machine()}"
 
 
 def make_contestants(arguments, data, cache_directory):

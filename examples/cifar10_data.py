@@ -1,8 +1,10 @@
-"""CIFAR-10 for the examples: loaded, halved, cut into parts, augmented."""
+"""CIFAR-10 for the examples: loaded, halved, cut into parts, augmented.
+
+What needs TensorFlow imports it itself: students that learn from a kept teacher do without.
+"""
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 
 def load_cifar10(data_dir=None):
@@ -82,6 +84,8 @@ def augment(images, seed, crops):
     Returns:
         Tensor of the same shape and type.
     """
+    import tensorflow as tf
+
     draws = tf.random.stateless_uniform((tf.shape(images)[0], 3), seed)
     is_mirrored = (draws[:, 0] < 0.5)[:, None, None, None]
     images = tf.where(is_mirrored, images[:, :, ::-1], images)
@@ -112,6 +116,8 @@ def make_training_data(images, labels, batch_size, seed, crops):
     Returns:
         A `tf.data.Dataset` of `(images, labels)`, images as float32 from 0 to 255.
     """
+    import tensorflow as tf
+
     # tf.data mixes the global seed into an operation's own; without this line a resumed run
     # would not see the batches of an uninterrupted one.
     keras.utils.set_random_seed(seed)

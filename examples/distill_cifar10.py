@@ -12,7 +12,6 @@ those of the PNG original. The first image tells; the output and the table say w
 """
 
 import argparse
-import hashlib
 import os
 import pathlib
 
@@ -25,7 +24,7 @@ from cifar10_data import halve, load_cifar10, make_training_data, split_train
 from four_ways import FOUR_WAYS, accuracy, format_table, train_student
 from progress import EpochReport, duration, seconds_left
 from residual_network import make_classifier
-from run_log import RunLog
+from run_log import RunLog, digest
 
 import keras_ktan
 from keras_ktan import FeaturePair, compression_report
@@ -86,14 +85,6 @@ def obtain_teacher(path, log, make_teacher, make_data, validation_data, epochs, 
         teacher.save(path)
     log.confirm("teacher", digest(teacher.get_weights()))
     return teacher
-
-
-def digest(arrays):
-    """A short name for these very numbers."""
-    checksum = hashlib.sha256()
-    for array in arrays:
-        checksum.update(np.ascontiguousarray(array))
-    return checksum.hexdigest()[:16]
 
 
 def whole_number(least):

@@ -35,10 +35,10 @@ from detection_data import (
 )
 from detection_metrics import average_precision
 from detection_report import draw_detections, export_with_decoding, format_results
-from distill_cifar10 import digest, whole_number
+from distill_cifar10 import whole_number
 from four_ways import check_saved_model
 from progress import EpochReport, duration, seconds_left
-from run_log import RunLog
+from run_log import RunLog, digest
 
 import keras_ktan
 from keras_ktan import FeaturePair, KTANDistiller, TeacherCache, TeacherToStudent

@@ -1,7 +1,10 @@
 """A log of finished runs, so that a stopped experiment goes on where it stopped."""
 
+import hashlib
 import json
 import os
+
+import numpy as np
 
 
 class RunLog:
@@ -119,3 +122,11 @@ class RunLog:
         unfinished = self.settings_path.with_suffix(".part")
         unfinished.write_text(json.dumps(self.settings, indent=1) + "\n")
         unfinished.replace(self.settings_path)
+
+
+def digest(arrays):
+    """A short name for these very numbers."""
+    checksum = hashlib.sha256()
+    for array in arrays:
+        checksum.update(np.ascontiguousarray(array))
+    return checksum.hexdigest()[:16]

@@ -1,0 +1,27 @@
+"""What a measurement was made on."""
+
+import os
+import platform
+
+import keras
+
+
+def describe_device():
+    """What the backend computes on."""
+    backend = keras.backend.backend()
+    name = None
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        for device in tf.config.list_physical_devices("GPU")[:1]:
+            name = tf.config.experimental.get_device_details(device)["device_name"]
+    elif backend == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        name = device.device_kind if device.platform != "cpu" else None
+    else:
+        import torch
+
+        name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return name or f"{os.cpu_count()} CPU cores, {platform.machine()}"
