@@ -114,6 +114,12 @@ VARIANTS = {
     "maps 1, student head + adversary 0.005, box 3": game(
         feature=1.0, adversary=0.005, anchor="student_head", box_weight=3.0
     ),
+    # Which level, which anchor, and the adversary alone.
+    "maps 0.3, P3 alone, student head, box 3": game(feature=0.3, levels=("P3",), **HEAD),
+    "maps 0.3, P4 alone, student head, box 3": game(feature=0.3, levels=("P4",), **HEAD),
+    "maps 0.3, reconstruction, box 3": game(feature=0.3, box_weight=3.0),
+    "adversary 0.02, box 3": game(adversary=0.02, **HEAD),
+    "maps 0.1, student head + adversary 0.005, box 3": game(feature=0.1, adversary=0.005, **HEAD),
     # Maps that act to the end, as they do best with classifiers, with and without the adversary.
     "maps 1, constant, normalized mse, student head, box 3": game(
         feature=1.0, falling=False, feature_loss="normalized_mse", **HEAD

@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from paired_interval import paired_interval
 
 BASELINES = ("labels only", "softened logits")
+# Fewer are too few for the summary; the table of an experiment shows them.
+SUMMARY_SEEDS = 5
 
 
 def read_runs(folder):
@@ -125,7 +127,7 @@ def describe(settings, measure):
         else "The teacher runs in every step"
     )
     rule = (
-        "the test images were read once, when all runs were finished"
+        "each student saw the test images once, and nothing was chosen by them"
         if measure == "test"
         else "the test images were not read"
     )
@@ -203,7 +205,7 @@ def format_summary(folders):
 
     Returns:
         A Markdown table: mean ± sd, and the difference to softened logits with its interval, of
-        every way that has all seeds in one of the experiments.
+        every way that has all seeds in one of the experiments, or at least `SUMMARY_SEEDS`.
     """
     columns, rows = [], {}
     for folder in folders:
@@ -213,12 +215,14 @@ def format_summary(folders):
         columns.append(f"{settings['title']}: {measure} accuracy, {most} seeds")
         rows.setdefault("teacher", {})[folder] = f"{100 * teacher:.2f}"
         for way, values in accuracies.items():
-            if len(values) < most:
+            if len(values) < min(most, SUMMARY_SEEDS):
                 continue
             numbers = 100 * np.array(list(values.values()))
             cell = f"{numbers.mean():.2f} ± {numbers.std(ddof=1):.2f}"
             if way not in BASELINES:
                 cell += f"; {_difference(values, accuracies[BASELINES[1]])}"
+            if len(values) < most:
+                cell += f"; {len(values)} seeds"
             rows.setdefault(way, {})[folder] = cell
     lines = [f"| way | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for way, cells in rows.items():

@@ -107,6 +107,28 @@ def test_the_summary_compares_with_softened_logits_and_leaves_out_ways_with_fewe
     ]
 
 
+def test_the_summary_says_where_a_way_has_fewer_seeds_than_the_others(tmp_path):
+    from report import SUMMARY_SEEDS, format_summary
+
+    write_experiment = {"labels only": 7, "softened logits": 7, "KTAN": 6, "features": 4}
+    assert write_experiment["features"] < SUMMARY_SEEDS <= write_experiment["KTAN"]
+    (tmp_path / "settings.json").write_text(
+        json.dumps({"title": "Tiny", "teacher's validation accuracy": 0.7})
+    )
+    lines = [
+        {"way": way, "seed": seed, "validation_accuracy": 0.5, "seconds": 1.0}
+        for way, seeds in write_experiment.items()
+        for seed in range(seeds)
+    ]
+    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert format_summary([tmp_path]).splitlines()[2:] == [
+        "| teacher | 70.00 |",
+        "| labels only | 50.00 ± 0.00 |",
+        "| softened logits | 50.00 ± 0.00 |",
+        "| KTAN | 50.00 ± 0.00; +0.00 (+0.00 to +0.00); 6 seeds |",
+    ]
+
+
 def test_the_best_ways_of_a_search_by_hand(tmp_path):
     from report import format_best
 
