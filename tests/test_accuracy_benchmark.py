@@ -356,3 +356,23 @@ def test_an_experiment_runs_once_reads_the_test_at_the_end_and_refuses_a_mixture
     with pytest.raises(SystemExit):
         accuracy.main(arguments)
     assert "'logits': 1.0" in capsys.readouterr().err
+
+
+def test_a_given_teacher_is_taken_as_it_is_and_named_in_the_settings(tiny, tmp_path, capsys):
+    import accuracy
+    from experiment import read_experiment
+    from run_log import digest
+    from tasks import load_task
+
+    experiment = read_experiment(tiny)
+    teacher = load_task(experiment).make_model(experiment.teacher, "teacher")
+    teacher.save(tmp_path / "given.keras")
+    arguments = [str(tiny), "--output", str(tmp_path / "output"), "--ways", "labels only"]
+    accuracy.main([*arguments, "--teacher", str(tmp_path / "given.keras")])
+    settings = json.loads((tmp_path / "output" / "settings.json").read_text())
+    assert settings["teacher's weights"] == digest(teacher.get_weights())
+    assert not list((tmp_path / "teachers").glob("*.keras"))  # none was trained
+    # Without it the teacher is another one, so these runs are not gone on with.
+    with pytest.raises(SystemExit):
+        accuracy.main(arguments)
+    assert "teacher's weights was" in capsys.readouterr().err
