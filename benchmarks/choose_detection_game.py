@@ -120,6 +120,9 @@ VARIANTS = {
     "maps 0.3, reconstruction, box 3": game(feature=0.3, box_weight=3.0),
     "adversary 0.02, box 3": game(adversary=0.02, **HEAD),
     "maps 0.1, student head + adversary 0.005, box 3": game(feature=0.1, adversary=0.005, **HEAD),
+    "score logits 10 + maps 0.3, student head + adversary 0.005, box 3": game(
+        logits=10.0, feature=0.3, adversary=0.005, **HEAD
+    ),
     # Maps that act to the end, as they do best with classifiers, with and without the adversary.
     "maps 1, constant, normalized mse, student head, box 3": game(
         feature=1.0, falling=False, feature_loss="normalized_mse", **HEAD

@@ -50,23 +50,20 @@ def test_the_pairs_join_their_last_maps(benchmark, models, size):
     assert f"pair {last} (" in pair and f", {channels}) -> features (" in pair
 
 
-@pytest.mark.parametrize(("dtype", "xla"), [("bfloat16", "off"), ("float32", "on")])
-def test_images_per_second_are_measured_for_each_combination(benchmark, tmp_path, dtype, xla):
+def test_images_per_second_are_measured_for_a_combination(benchmark, tmp_path):
     images_per_second = benchmark("images_per_second")
     backend, output = keras.backend.backend(), tmp_path / "result"
-    command = f"--models small --dtypes {dtype} --xla {xla} --image-size 4 --batch-size 2 --steps 1"
-    command += f" --rounds 2 --backends {backend} --output {output}"
+    # `torch.compile` fails on our step (`backend_limits.py`).
+    xla = "off" if backend == "torch" else "on"
+    command = f"--models small --dtypes bfloat16 --xla {xla} --image-size 4 --batch-size 2"
+    command += f" --steps 1 --rounds 2 --backends {backend} --output {output}"
     images_per_second.main(command.split())
     (result,) = json.loads(output.with_suffix(".json").read_text())
     page = output.with_suffix(".md").read_text()
-    assert f"| small | {backend} | {dtype} | {xla} |" in page
-    if (backend, xla) == ("torch", "on"):
-        # `torch.compile` fails on our step (`backend_limits.py`), and the page says so.
-        assert "did not run" in page and result["error"] in page
-        return
+    assert f"| small | {backend} | bfloat16 | {xla} |" in page
     assert "error" not in result, result
     assert result["device"] and "mixed_bfloat16" not in result["about"]
-    assert ("bfloat16" in result["about"]) == (dtype == "bfloat16") and result["batch_size"] == 2
+    assert "bfloat16" in result["about"] and result["batch_size"] == 2
     assert f"XLA {xla}" in result["about"]
     seconds = result["seconds_per_step"]
     assert set(seconds) == {"student.fit", "teacher.predict", "KTAN: + adversary"}

@@ -307,10 +307,11 @@ def test_a_search_with_other_bounds_is_not_gone_on_with(tmp_path):
     ],
 )
 def test_a_search_with_another_teacher_or_length_is_not_gone_on_with(changes, name, tmp_path):
-    search(make_tuner(tmp_path, make_hypermodel()))
+    search(make_tuner(tmp_path, make_hypermodel(QUICK)), epochs=1)
     # The same teacher, built again: the search goes on, and has nothing left to do.
-    assert statuses(search(make_tuner(tmp_path, make_hypermodel()))) == ["COMPLETED"] * 2
-    tuner = make_tuner(tmp_path, make_hypermodel(**changes()), max_trials=3)
+    again = make_tuner(tmp_path, make_hypermodel(QUICK))
+    assert statuses(search(again, epochs=1)) == ["COMPLETED"] * 2
+    tuner = make_tuner(tmp_path, make_hypermodel(QUICK, **changes()), max_trials=3)
     with pytest.raises(FatalValueError, match=f"Received {name}"):
         search(tuner)
 
@@ -351,7 +352,7 @@ def test_a_missing_tensorboard_is_said_before_every_trial_fails(monkeypatch):
         (keras_tuner.RandomSearch, FIXED, {}, 2),
         (keras_tuner.BayesianOptimization, QUICK, {"max_trials": 3, "num_initial_points": 2}, 3),
         # 2 trials with 1 epoch, the better one goes on to 2 epochs; 2 trials with 2 epochs.
-        (keras_tuner.Hyperband, FIXED, {"max_epochs": 2, "factor": 2}, 5),
+        (keras_tuner.Hyperband, QUICK, {"max_epochs": 2, "factor": 2}, 5),
     ],
 )
 def test_the_best_student_is_the_one_that_scored_best(kind, space, arguments, trials, tmp_path):
