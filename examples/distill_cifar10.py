@@ -18,7 +18,6 @@ import pathlib
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-import numpy as np
 import tensorflow as tf
 from cifar10_data import halve, load_cifar10, make_training_data, split_train
 from four_ways import FOUR_WAYS, accuracy, format_table, train_student
