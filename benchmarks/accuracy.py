@@ -106,6 +106,7 @@ class Runner:
             self.teacher = self._obtain_teacher()
         else:
             self.teacher = keras.saving.load_model(teacher)
+            self._refuse_another_network(teacher)
             self._place = shared / digest(self.teacher.get_weights())
         self.cache = None
         if experiment.teacher_cache:
@@ -117,6 +118,14 @@ class Runner:
                 layer_names=layers,
             )
             self.cache.fill(task.train[0])
+
+    def _refuse_another_network(self, path):
+        wanted = self.task.make_model(self.experiment.teacher, "teacher").count_params()
+        if self.teacher.count_params() != wanted:
+            raise ValueError(
+                f"{path} holds a model of {self.teacher.count_params():,} parameters. Expected the "
+                f"experiment's teacher, {wanted:,}. Name another file with --teacher."
+            )
 
     def _name_teacher(self, shared):
         """Where its files lie: what it depends on names them, so equal teachers are one."""
@@ -445,6 +454,8 @@ def main(argv=None):
     unknown = [name for name in arguments.ways or () if name not in known]
     if unknown:
         parser.error(f"--ways: received {unknown}, expected some of {known}")
+    if arguments.threads and keras.backend.backend() != "tensorflow":
+        parser.error("--threads: received a number, expected none; they are TensorFlow's threads")
     if arguments.threads:
         import tensorflow as tf
 
@@ -461,6 +472,7 @@ def main(argv=None):
     except ValueError as error:
         parser.error(str(error))
     student = runner.make_student()
+    log.confirm("teacher was given", arguments.teacher is not None)
     log.confirm(
         "parameters",
         {"teacher": runner.teacher.count_params(), "student": student.count_params()},

@@ -140,7 +140,7 @@ def main(argv=None):
     ):
         print(f"{models}, {backend}, {dtype}, XLA {xla}", flush=True)
         results.append(measure(models, backend, dtype, xla == "on", options))
-        # Written after each: a machine that is lent for a while may be taken back.
+        # Written after each: a stopped run keeps its rows.
         arguments.output.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
         arguments.output.with_suffix(".md").write_text(format_page(results))
     print(f"\n{format_page(results)}")

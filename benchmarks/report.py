@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from paired_interval import paired_interval
 
 BASELINES = ("labels only", "softened logits")
+# How `accuracy.py` reads them; the settings of runs that were made otherwise say so.
+TEST_RULE = "once, when all runs were finished"
 # Fewer are too few for the summary; the table of an experiment shows them.
 SUMMARY_SEEDS = 5
 
@@ -93,9 +95,9 @@ def format_table(settings, measure, results, teacher):
     lines.append(f"| teacher | 1 | {100 * teacher:.2f} | | | | |")
     labels = accuracies.get(BASELINES[0], {})
     for way, values in accuracies.items():
-        numbers = np.array(list(values.values()))
-        spread = f" ± {100 * numbers.std(ddof=1):.2f}" if len(numbers) > 1 else ""
-        row = [way, str(len(numbers)), f"{100 * numbers.mean():.2f}{spread}"]
+        numbers = 100 * np.array(list(values.values()))
+        spread = f" ± {numbers.std(ddof=1):.2f}" if len(numbers) > 1 else ""
+        row = [way, str(len(numbers)), f"{numbers.mean():.2f}{spread}"]
         for base in BASELINES:
             row.append("" if way == base else _difference(values, accuracies.get(base, {})))
         gain, _, count = paired_difference(values, labels)
@@ -127,7 +129,7 @@ def describe(settings, measure):
         else "The teacher runs in every step"
     )
     rule = (
-        "each student saw the test images once, and nothing was chosen by them"
+        f"the test images were read {settings.get('test images read', TEST_RULE)}"
         if measure == "test"
         else "the test images were not read"
     )

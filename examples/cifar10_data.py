@@ -1,7 +1,4 @@
-"""CIFAR-10 for the examples: loaded, halved, cut into parts, augmented.
-
-What needs TensorFlow imports it itself: students that learn from a kept teacher do without.
-"""
+"""CIFAR-10 for the examples: loaded, halved, cut into parts, augmented."""
 
 import keras
 import numpy as np

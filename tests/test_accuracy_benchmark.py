@@ -110,14 +110,14 @@ def test_the_summary_compares_with_softened_logits_and_leaves_out_ways_with_fewe
 def test_the_summary_says_where_a_way_has_fewer_seeds_than_the_others(tmp_path):
     from report import SUMMARY_SEEDS, format_summary
 
-    write_experiment = {"labels only": 7, "softened logits": 7, "KTAN": 6, "features": 4}
-    assert write_experiment["features"] < SUMMARY_SEEDS <= write_experiment["KTAN"]
+    seeds_of_ways = {"labels only": 7, "softened logits": 7, "KTAN": 6, "features": 4}
+    assert seeds_of_ways["features"] < SUMMARY_SEEDS <= seeds_of_ways["KTAN"]
     (tmp_path / "settings.json").write_text(
         json.dumps({"title": "Tiny", "teacher's validation accuracy": 0.7})
     )
     lines = [
         {"way": way, "seed": seed, "validation_accuracy": 0.5, "seconds": 1.0}
-        for way, seeds in write_experiment.items()
+        for way, seeds in seeds_of_ways.items()
         for seed in range(seeds)
     ]
     (tmp_path / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -371,7 +371,12 @@ def test_a_given_teacher_is_taken_as_it_is_and_named_in_the_settings(tiny, tmp_p
     accuracy.main([*arguments, "--teacher", str(tmp_path / "given.keras")])
     settings = json.loads((tmp_path / "output" / "settings.json").read_text())
     assert settings["teacher's weights"] == digest(teacher.get_weights())
+    assert settings["teacher was given"]
     assert not list((tmp_path / "teachers").glob("*.keras"))  # none was trained
+    load_task(experiment).make_model(experiment.student, "student").save(tmp_path / "small.keras")
+    with pytest.raises(SystemExit):
+        accuracy.main([*arguments, "--teacher", str(tmp_path / "small.keras")])
+    assert "Expected the experiment's teacher" in capsys.readouterr().err
     # Without it the teacher is another one, so these runs are not gone on with.
     with pytest.raises(SystemExit):
         accuracy.main(arguments)
