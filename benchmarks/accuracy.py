@@ -454,9 +454,9 @@ def main(argv=None):
     unknown = [name for name in arguments.ways or () if name not in known]
     if unknown:
         parser.error(f"--ways: received {unknown}, expected some of {known}")
-    if arguments.threads and keras.backend.backend() != "tensorflow":
-        parser.error("--threads: received a number, expected none; they are TensorFlow's threads")
     if arguments.threads:
+        if keras.backend.backend() != "tensorflow":
+            parser.error("--threads: received a number, expected none; they are TensorFlow's")
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
@@ -469,10 +469,10 @@ def main(argv=None):
         log.confirm("pixels", digest([*task.train, *task.validation]))
         runner = Runner(experiment, task, output.parent / "teachers", arguments.teacher)
         log.confirm("teacher's weights", digest(runner.teacher.get_weights()))
+        log.confirm("teacher was given", arguments.teacher is not None)
     except ValueError as error:
         parser.error(str(error))
     student = runner.make_student()
-    log.confirm("teacher was given", arguments.teacher is not None)
     log.confirm(
         "parameters",
         {"teacher": runner.teacher.count_params(), "student": student.count_params()},

@@ -76,44 +76,31 @@ VARIANTS = {
     "labels only, box 3": game(box_weight=3.0),
     "class logits 10, box 3": game(logits=10.0, box_weight=3.0, **CLASSES),
     "score logits 10, box 3": game(logits=10.0, box_weight=3.0),
-    "score logits 10 + maps 0.3, student head, box 3": game(
-        logits=10.0, feature=0.3, anchor="student_head", box_weight=3.0
-    ),
-    "maps 0.3, student head, box 3": game(feature=0.3, anchor="student_head", box_weight=3.0),
+    "score logits 10 + maps 0.3, student head, box 3": game(logits=10.0, feature=0.3, **HEAD),
+    "maps 0.3, student head, box 3": game(feature=0.3, **HEAD),
     "score logits 10 + maps 0.3, student head + adversary 0.02, box 3": game(
-        logits=10.0, feature=0.3, adversary=0.02, anchor="student_head", box_weight=3.0
+        logits=10.0, feature=0.3, adversary=0.02, **HEAD
     ),
     "score logits 3 + maps 0.3, student head + adversary 0.005, box 3": game(
-        logits=3.0, feature=0.3, adversary=0.005, anchor="student_head", box_weight=3.0
+        logits=3.0, feature=0.3, adversary=0.005, **HEAD
     ),
     # Maps where the teacher sees objects; and KTAN without scores, which take from the boxes.
-    "maps 0.3 at objects, student head, box 3": game(
-        feature=0.3, anchor="student_head", box_weight=3.0, objects=True
-    ),
-    "maps 1 at objects, student head, box 3": game(
-        feature=1.0, anchor="student_head", box_weight=3.0, objects=True
-    ),
+    "maps 0.3 at objects, student head, box 3": game(feature=0.3, **HEAD, objects=True),
+    "maps 1 at objects, student head, box 3": game(feature=1.0, **HEAD, objects=True),
     "maps 0.3, normalized mse, student head, box 3": game(
-        feature=0.3, anchor="student_head", box_weight=3.0, feature_loss="normalized_mse"
+        feature=0.3, **HEAD, feature_loss="normalized_mse"
     ),
     "maps 0.3 at objects, normalized mse, student head, box 3": game(
         feature=0.3,
-        anchor="student_head",
-        box_weight=3.0,
+        **HEAD,
         objects=True,
         feature_loss="normalized_mse",
     ),
-    "maps 0.3, student head + adversary 0.02, box 3": game(
-        feature=0.3, adversary=0.02, anchor="student_head", box_weight=3.0
-    ),
+    "maps 0.3, student head + adversary 0.02, box 3": game(feature=0.3, adversary=0.02, **HEAD),
     # How strong maps and adversary should be beside each other.
-    "maps 1, student head, box 3": game(feature=1.0, anchor="student_head", box_weight=3.0),
-    "maps 0.3, student head + adversary 0.005, box 3": game(
-        feature=0.3, adversary=0.005, anchor="student_head", box_weight=3.0
-    ),
-    "maps 1, student head + adversary 0.005, box 3": game(
-        feature=1.0, adversary=0.005, anchor="student_head", box_weight=3.0
-    ),
+    "maps 1, student head, box 3": game(feature=1.0, **HEAD),
+    "maps 0.3, student head + adversary 0.005, box 3": game(feature=0.3, adversary=0.005, **HEAD),
+    "maps 1, student head + adversary 0.005, box 3": game(feature=1.0, adversary=0.005, **HEAD),
     # Which level, which anchor, and the adversary alone.
     "maps 0.3, P3 alone, student head, box 3": game(feature=0.3, levels=("P3",), **HEAD),
     "maps 0.3, P4 alone, student head, box 3": game(feature=0.3, levels=("P4",), **HEAD),
@@ -140,7 +127,7 @@ VARIANTS = {
         feature=3.0, adversary=0.005, falling=False, feature_loss="normalized_mse", **HEAD
     ),
     "maps 0.3 at objects, student head + adversary 0.02, box 3": game(
-        feature=0.3, adversary=0.02, anchor="student_head", box_weight=3.0, objects=True
+        feature=0.3, adversary=0.02, **HEAD, objects=True
     ),
     # Which scores, how strongly, and for how long.
     "class logits 10": game(logits=10.0, **CLASSES),

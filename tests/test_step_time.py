@@ -50,55 +50,28 @@ def test_the_pairs_join_their_last_maps(benchmark, models, size):
     assert f"pair {last} (" in pair and f", {channels}) -> features (" in pair
 
 
-def test_images_per_second_are_measured_for_a_combination(benchmark, tmp_path):
+@pytest.mark.parametrize(("dtype", "xla"), [("bfloat16", "off"), ("float32", "on")])
+def test_images_per_second_are_measured_for_each_combination(benchmark, tmp_path, dtype, xla):
     images_per_second = benchmark("images_per_second")
     backend, output = keras.backend.backend(), tmp_path / "result"
-    # XLA takes a minute for the whole step; `test_every_way_to_run_gives_the_same_weights` has it.
-    command = "--models small --dtypes bfloat16 --xla off --image-size 4 --batch-size 2"
-    command += f" --steps 1 --rounds 2 --backends {backend} --output {output}"
+    command = f"--models small --dtypes {dtype} --xla {xla} --image-size 4 --batch-size 2 --steps 1"
+    command += f" --rounds 2 --backends {backend} --output {output}"
     images_per_second.main(command.split())
     (result,) = json.loads(output.with_suffix(".json").read_text())
     page = output.with_suffix(".md").read_text()
-    assert f"| small | {backend} | bfloat16 | off |" in page
+    assert f"| small | {backend} | {dtype} | {xla} |" in page
+    if (backend, xla) == ("torch", "on"):
+        # `torch.compile` fails on our step (`backend_limits.py`), and the page says so.
+        assert "did not run" in page and result["error"] in page
+        return
     assert "error" not in result, result
     assert result["device"] and "mixed_bfloat16" not in result["about"]
-    assert "bfloat16" in result["about"] and result["batch_size"] == 2
-    assert "XLA off" in result["about"]
+    assert ("bfloat16" in result["about"]) == (dtype == "bfloat16") and result["batch_size"] == 2
+    assert f"XLA {xla}" in result["about"]
     seconds = result["seconds_per_step"]
     assert set(seconds) == {"student.fit", "teacher.predict", "KTAN: + adversary"}
     assert all(len(values) == 2 and min(values) > 0 for values in seconds.values())
     assert result["device"] in page.split("\n")[0]
-
-
-def test_a_combination_with_xla_asks_for_it(benchmark, monkeypatch, tmp_path):
-    images_per_second = benchmark("images_per_second")
-    (tmp_path / "step_time.py").write_text(
-        "import json, os, pathlib, sys\n"
-        "path = pathlib.Path(sys.argv[sys.argv.index('--output') + 1]).with_suffix('.json')\n"
-        "path.write_text(json.dumps({'argv': sys.argv, 'backend': os.environ['KERAS_BACKEND']}))\n"
-    )
-    monkeypatch.setattr(images_per_second, "BENCHMARKS", tmp_path)
-    asked = images_per_second.measure("small", "jax", "bfloat16", True, ["--steps", "3"])
-    assert asked["backend"] == "jax" and asked["xla"] is True
-    assert "--jit-compile" in asked["argv"] and "--steps 3" in " ".join(asked["argv"])
-    assert "--dtype bfloat16" in " ".join(asked["argv"])
-    without = images_per_second.measure("small", "jax", "bfloat16", False, [])
-    assert "--jit-compile" not in without["argv"]
-
-
-def test_xla_reaches_what_is_measured(benchmark, monkeypatch, tmp_path):
-    step_time = benchmark("step_time")
-    asked, compile_model = [], keras.Model.compile
-
-    def listen(model, *args, jit_compile="auto", **more):
-        asked.append(jit_compile)
-        compile_model(model, *args, jit_compile=False, **more)
-
-    monkeypatch.setattr(keras.Model, "compile", listen)
-    command = f"--image-size 4 --batch-size 2 --steps 1 --rounds 1 --output {tmp_path / 'result'}"
-    step_time.main([*command.split(), "--jit-compile", "--only"])
-    assert asked == [True, True]  # student.fit and teacher.predict
-    assert "XLA on" in (tmp_path / "result.md").read_text()
 
 
 def test_the_cache_and_keras_own_distiller_are_measured(benchmark, tmp_path):
