@@ -65,6 +65,7 @@ def game(
 
 CLASSES = {"scores": "class_logits"}
 HEAD = {"anchor": "student_head", "box_weight": 3.0}
+HEADS = ("box_head_P3", "box_head_P4", "class_head_P3", "class_head_P4")
 VARIANTS = {
     "labels only": game(),
     # The rate of the optimizer, which all ways share.
@@ -128,6 +129,24 @@ VARIANTS = {
     ),
     "maps 0.3 at objects, student head + adversary 0.02, box 3": game(
         feature=0.3, adversary=0.02, **HEAD, objects=True
+    ),
+    # With longer training: stronger scores, the adversary beside scores alone, and other maps.
+    "score logits 30, box 3": game(logits=30.0, box_weight=3.0),
+    "score logits 10 + adversary 0.02, box 3": game(logits=10.0, adversary=0.02, **HEAD),
+    "score logits 10 + maps 0.3, reconstruction, box 3": game(
+        logits=10.0, feature=0.3, box_weight=3.0
+    ),
+    "score logits 10 + maps 1, constant, normalized mse, reconstruction, box 3": game(
+        logits=10.0, feature=1.0, falling=False, feature_loss="normalized_mse", box_weight=3.0
+    ),
+    "score logits 10 + maps 0.3 at objects, student head + adversary 0.005, box 3": game(
+        logits=10.0, feature=0.3, adversary=0.005, objects=True, **HEAD
+    ),
+    "score logits 10 + head maps 0.15, student head, box 3": game(
+        logits=10.0, feature=0.15, levels=HEADS, **HEAD
+    ),
+    "score logits 10 + box head maps 0.3, student head + adversary 0.005, box 3": game(
+        logits=10.0, feature=0.3, adversary=0.005, levels=HEADS[:2], **HEAD
     ),
     # Which scores, how strongly, and for how long.
     "class logits 10": game(logits=10.0, **CLASSES),
@@ -247,7 +266,11 @@ def main():
     train, tuning = split_pictures(pictures, 41)
     print("teacher", evaluate(teacher, tuning, size, names), flush=True)
     views = make_views(train, size, VIEWS, VIEWS_SEED)
-    data = make_student_data(teacher, views, 8, arguments.output / "teacher_cache")
+    # Of all variants, whichever are asked for: one cache serves them all.
+    layer_names = sorted({level for variant in VARIANTS.values() for level in variant["levels"]})
+    data = make_student_data(
+        teacher, views, 8, arguments.output / "teacher_cache", layer_names=layer_names
+    )
     steps = arguments.epochs * -(-len(views[0]) // 8)
     for seed in arguments.seeds:
         for name in arguments.variants:

@@ -226,7 +226,8 @@ class CompactDetector(keras.Model):
     Called, it returns a dict with an entry for each of its positions: `"class_logits"` `(batch,
     positions, classes)`, `"quality_logits"` `(batch, positions, 1)`, `"score_logits"` `(batch,
     positions, classes)`, which hold both, and `"boxes"` `(batch, positions, 4)` in pixels. The
-    pyramid's levels are the layers `"P3"` and `"P4"`. Labels are a dict of `"boxes"` `(batch,
+    pyramid's levels are the layers `"P3"` and `"P4"`, and what the heads make of a level before
+    their last layer is `"class_head_P3"`, `"box_head_P3"` and so on. Labels are a dict of `"boxes"` `(batch,
     most_boxes, 4)` in pixels and `"labels"` `(batch, most_boxes)`, -1 where there is no box.
     Needs no `loss` in `compile`.
 
@@ -381,18 +382,21 @@ def _network(image_size, classes, widths, pyramid_width, depth, head_depth):
             name=name,
         )
 
-        def predict(hidden):
+        def predict(hidden, level):
             for layer in chain:
                 hidden = layer(hidden)
-            hidden = last(hidden)
+            # A name of its own for each level, which the shared layers do not have.
+            hidden = last(layers.Identity(name=f"{name}_{level}")(hidden))
             return layers.Reshape((-1, outputs))(hidden)
 
         return predict
 
     predict_classes = head(classes, "class_head", float(np.log(PRIOR / (1 - PRIOR))))
     predict_boxes = head(5, "box_head", 1.0)
-    class_logits = [predict_classes(level) for level in levels.values()]
-    box_outputs = layers.Concatenate(axis=1)([predict_boxes(level) for level in levels.values()])
+    class_logits = [predict_classes(hidden, level) for level, hidden in levels.items()]
+    box_outputs = layers.Concatenate(axis=1)(
+        [predict_boxes(hidden, level) for level, hidden in levels.items()]
+    )
     distances = layers.Activation("softplus")(box_outputs[..., :4])
     class_logits = layers.Concatenate(axis=1, name="class_logits")(class_logits)
     quality_logits = layers.Identity(name="quality_logits")(box_outputs[..., 4:])

@@ -44,13 +44,15 @@ import keras_ktan
 from keras_ktan import FeaturePair, KTANDistiller, TeacherCache, TeacherToStudent
 
 WAYS = ("labels only", "softened scores", "features", "KTAN")
-LEVELS = ["P3", "P4"]
+# What is paired: what the box head sees of each level before its last layer. The softened scores
+# teach what an object is, and these maps where it ends.
+PAIRED_LAYERS = ["box_head_P3", "box_head_P4"]
 TEACHER_SEED = 1234
 VIEWS_SEED = 4321
-TEACHER_EPOCHS, VIEWS, STUDENT_EPOCHS = 100, 24, 4
+TEACHER_EPOCHS, VIEWS, STUDENT_EPOCHS = 100, 24, 12
 TEACHER_RATE, STUDENT_RATE = 2e-3, 16e-3
 # How they were chosen: benchmarks/results/detection/search.md.
-SCORES_WEIGHT, FEATURE_WEIGHT, ADVERSARY_WEIGHT = 3.0, 0.3, 0.02
+SCORES_WEIGHT, FEATURE_WEIGHT, ADVERSARY_WEIGHT = 10.0, 0.3, 0.005
 TEMPERATURE = 1.0
 TEACHER = {"widths": (24, 48, 96, 128), "pyramid_width": 96, "depth": 2, "head_depth": 2}
 STUDENT = {"widths": (8, 12, 24, 24), "pyramid_width": 24, "box_weight": 3.0}
@@ -93,14 +95,12 @@ def make_game(way, steps):
         "labels only": (False, False, False),
         "softened scores": (True, False, False),
         "features": (False, True, False),
-        # Without the scores, as `compile` does it for a loss of the student's own: they teach what
-        # an object is, and take from the boxes.
-        "KTAN": (False, True, True),
+        "KTAN": (True, True, True),
     }[way]
-    # The student's own head says what a map is worth: it judges classes and boxes alike.
+    # The student's own head says what a map is worth, by the boxes that it makes of it.
     pairs = [
-        FeaturePair(level, level, teacher_to_student=TeacherToStudent(anchor="student_head"))
-        for level in LEVELS
+        FeaturePair(layer, layer, teacher_to_student=TeacherToStudent(anchor="student_head"))
+        for layer in PAIRED_LAYERS
     ]
     return pairs, {
         "logits_loss_weight": SCORES_WEIGHT if has_scores else 0.0,
@@ -127,7 +127,9 @@ def describe_games():
     return described
 
 
-def make_student_data(teacher, views, batch_size, directory, verbose=1):
+def make_student_data(
+    teacher, views, batch_size, directory, verbose=1, layer_names=PAIRED_LAYERS
+):
     """Batches that bring along what the teacher said of them, computed once for all runs.
 
     Args:
@@ -136,13 +138,16 @@ def make_student_data(teacher, views, batch_size, directory, verbose=1):
         batch_size: Int.
         directory: Where the teacher's outputs are kept.
         verbose: 1 shows the progress, 0 nothing.
+        layer_names: The teacher's layers whose maps are kept.
 
     Returns:
         Function from a seed to batches.
     """
     images, truth = views
     # Half precision: half the room, and far finer than the two models differ.
-    cache = TeacherCache(teacher, directory, layer_names=LEVELS, precision="float16", batch_size=32)
+    cache = TeacherCache(
+        teacher, directory, layer_names=layer_names, precision="float16", batch_size=32
+    )
     cache.fill(images, verbose=verbose)
     return lambda seed: cache.dataset(images, truth, batch_size=batch_size, seed=seed)
 
