@@ -15,7 +15,6 @@ import hashlib
 import os
 import pathlib
 import sys
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "examples"))
@@ -23,283 +22,15 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "example
 import keras
 from device import describe_device
 from experiment import FOLDER, experiment_names, read_experiment
-from four_ways import accuracy, train_student
-from progress import EpochReport, duration, seconds_left
+from four_ways import accuracy
+from progress import duration, seconds_left
 from report import write_report
 from run_log import RunLog, digest
+from runner import Runner, versions
 from tasks import load_task
-
-import keras_ktan
-from keras_ktan import FeatureDiscriminator, FeaturePair, TeacherCache, TeacherToStudent
-from keras_ktan.cached_batch import plain_batch
-from keras_ktan.cached_dataset import CachedDataset
+from workers import finished_runs, limit_threads, settings_of_way, weights_path
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-TEACHER_SEED = 1234
-
-
-class PlainBatches(keras.utils.PyDataset):
-    """The same batches without the teacher's part, for who runs the teacher himself.
-
-    Keras calls `on_epoch_end` also after a first look at the data; so the epoch's number, which
-    the order follows from, comes from a callback: `fit(data, callbacks=[data.callback])`.
-    """
-
-    def __init__(self, cached):
-        super().__init__()
-        self._cached = cached
-        self.callback = keras.callbacks.LambdaCallback(on_epoch_begin=cached.begin_epoch)
-
-    def __len__(self):
-        return len(self._cached)
-
-    def __getitem__(self, index):
-        return plain_batch(self._cached[index])
-
-
-def loss_from_logits():
-    """Every way's loss against the labels."""
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def weight_over_training(weight, steps):
-    """A weight of a `Way` as `KTANDistiller.compile` takes it.
-
-    Args:
-        weight: A number, `{"falling": number}` or `{"early": number}`.
-        steps: Steps of the whole training.
-
-    Returns:
-        A number or a schedule.
-    """
-    schedules = keras.optimizers.schedules
-    match weight:
-        case {"falling": start}:
-            return schedules.CosineDecay(start, steps)
-        case {"early": start}:
-            return schedules.PiecewiseConstantDecay([steps // 3], [start, 0.0])
-    return weight
-
-
-class Runner:
-    """Trains the teacher and the students of one experiment.
-
-    Args:
-        experiment: An `Experiment`.
-        task: Its `Task`.
-        shared: `pathlib.Path` of the folder where experiments share teachers and caches.
-        teacher: `pathlib.Path` of a trained teacher's file; `None`: it is trained once and kept
-            in `shared`.
-    """
-
-    def __init__(self, experiment, task, shared, teacher=None):
-        self.experiment = experiment
-        self.task = task
-        self.steps_per_epoch = -(-len(task.train[1]) // experiment.batch_size)
-        self.steps = self.steps_per_epoch * experiment.epochs
-        self.validation = (task.validation[0].astype("float32"), task.validation[1])
-        # A look at all of them after each epoch would cost more than the training.
-        self.watched = tuple(part[:1000] for part in self.validation)
-        self.teacher_epochs = experiment.teacher_epochs or experiment.epochs
-        if teacher is None:
-            self._place = self._name_teacher(shared)
-            self.teacher = self._obtain_teacher()
-        else:
-            self.teacher = keras.saving.load_model(teacher)
-            self._refuse_another_network(teacher)
-            self._place = shared / digest(self.teacher.get_weights())
-        self.cache = None
-        if experiment.teacher_cache:
-            layers = sorted({layer for way in experiment.ways for layer in way.layers})
-            self.cache = TeacherCache(
-                self.teacher,
-                f"{self._place}-{'-'.join(layers)}",
-                views=task.views,
-                layer_names=layers,
-            )
-            self.cache.fill(task.train[0])
-
-    def _refuse_another_network(self, path):
-        wanted = self.task.make_model(self.experiment.teacher, "teacher").count_params()
-        if self.teacher.count_params() != wanted:
-            raise ValueError(
-                f"{path} holds a model of {self.teacher.count_params():,} parameters. Expected the "
-                f"experiment's teacher, {wanted:,}. Name another file with --teacher."
-            )
-
-    def _name_teacher(self, shared):
-        """Where its files lie: what it depends on names them, so equal teachers are one."""
-        experiment, task = self.experiment, self.task
-        teacher = {
-            name: getattr(experiment, name)
-            for name in ("task", "teacher", "batch_size", "weight_decay")
-        }
-        teacher["epochs"] = self.teacher_epochs
-        teacher["pixels"] = digest(task.train)
-        teacher["rate"] = experiment.teacher_learning_rate
-        teacher["versions"] = versions()
-        if not experiment.teacher_augmented:
-            teacher["views"] = list(task.views)
-        elif task.make_augmented is None:
-            raise ValueError(
-                f"Received teacher_augmented = true with task = {experiment.task!r}. Expected a "
-                "task that can move its images. Leave it out."
-            )
-        else:
-            # How they are moved, told by the first of them.
-            moved = next(iter(task.make_augmented(experiment.batch_size, TEACHER_SEED)))
-            teacher["views"] = digest([keras.ops.convert_to_numpy(part) for part in moved])
-        return shared / hashlib.sha256(repr(teacher).encode()).hexdigest()[:16]
-
-    def make_student(self):
-        """An untrained student."""
-        return self.task.make_model(self.experiment.student, "student")
-
-    def make_optimizer(self, rate, epochs):
-        """AdamW with cosine decay over a whole run."""
-        decay = keras.optimizers.schedules.CosineDecay(rate, epochs * self.steps_per_epoch)
-        return keras.optimizers.AdamW(decay, weight_decay=self.experiment.weight_decay)
-
-    def make_data(self, seed):
-        """The batches of a run, the same for every way."""
-        if self.cache is None:
-            return self.make_plain_data(seed)
-        return self.cache.dataset(*self.task.train, self.experiment.batch_size, seed)
-
-    def make_plain_data(self, seed):
-        """Batches in the same views and order without a teacher's part."""
-        nothing = {view: {"outputs": {}, "maps": {}} for view in self.task.views}
-        images, labels = self.task.train
-        untaught = CachedDataset(
-            nothing,
-            None,
-            self.task.views,
-            {},
-            images,
-            labels,
-            None,
-            self.experiment.batch_size,
-            seed,
-            True,
-        )
-        return PlainBatches(untaught)
-
-    def _obtain_teacher(self):
-        path = self._place.with_suffix(".keras")
-        if path.exists():
-            return keras.saving.load_model(path)
-        experiment = self.experiment
-        print(f"teacher: {self.teacher_epochs} epochs ...", flush=True)
-        keras.utils.set_random_seed(TEACHER_SEED)
-        teacher = self.task.make_model(experiment.teacher, "teacher")
-        teacher.compile(
-            self.make_optimizer(experiment.teacher_learning_rate, self.teacher_epochs),
-            loss=loss_from_logits(),
-            metrics=["accuracy"],
-        )
-        callbacks = [EpochReport("teacher")]
-        if experiment.teacher_augmented:
-            data = self.task.make_augmented(experiment.batch_size, TEACHER_SEED)
-        else:
-            data = self.make_plain_data(TEACHER_SEED)
-            callbacks.append(data.callback)
-        teacher.fit(
-            data,
-            epochs=self.teacher_epochs,
-            validation_data=self.watched,
-            callbacks=callbacks,
-            shuffle=False,
-            verbose=0,
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part.keras")
-        teacher.save(unfinished)
-        unfinished.replace(path)
-        return teacher
-
-    def train(self, way, seed):
-        """One student.
-
-        Args:
-            way: A `Way`.
-            seed: Int.
-
-        Returns:
-            A tuple of the student, its history and the seconds of `fit`.
-        """
-        if way.through == "keras.distillation":
-            return self._train_through_keras(way, seed)
-        data = self.make_data(seed)
-        pairs = [
-            FeaturePair(
-                layer,
-                layer,
-                teacher_to_student=TeacherToStudent(anchor=None if anchor == "none" else anchor),
-                discriminator=FeatureDiscriminator(**way.discriminator),
-            )
-            for layer, anchor in way.layers.items()
-        ]
-        callbacks = [] if self.cache else [data.callback]
-        more = {}
-        if way.discriminator_learning_rate is not None:
-            more["discriminator_optimizer"] = keras.optimizers.Adam(
-                way.discriminator_learning_rate, beta_1=0.5
-            )
-        if way.t2s_learning_rate is not None:
-            more["t2s_optimizer"] = keras.optimizers.Adam(way.t2s_learning_rate)
-        return train_student(
-            "labels only",  # whose weights are all replaced below
-            seed,
-            self.teacher,
-            self.make_student,
-            data,
-            self.watched,
-            self.experiment.epochs,
-            self.steps_per_epoch,
-            lambda: self.make_optimizer(self.experiment.learning_rate, self.experiment.epochs),
-            feature_pairs=pairs,
-            temperature=way.temperature,
-            callbacks=[*callbacks, EpochReport(f"seed {seed}, {way.name}")],
-            logits_loss_weight=weight_over_training(way.logits, self.steps),
-            feature_loss_weight=weight_over_training(way.feature, self.steps),
-            adversarial_loss_weight=weight_over_training(way.adversarial, self.steps),
-            feature_loss=way.feature_loss,
-            adversarial_loss=way.adversarial_loss,
-            **more,
-        )
-
-    def _train_through_keras(self, way, seed):
-        keras.utils.set_random_seed(seed)
-        student = self.make_student()
-        distiller = keras.distillation.Distiller(
-            self.teacher,
-            student,
-            [keras.distillation.LogitsDistillation(temperature=way.temperature)],
-        )
-        distiller.compile(
-            self.make_optimizer(self.experiment.learning_rate, self.experiment.epochs),
-            loss=loss_from_logits(),
-            metrics=["accuracy"],
-        )
-        keras.utils.set_random_seed(seed)
-        start = time.perf_counter()
-        data = self.make_plain_data(seed)
-        history = distiller.fit(
-            data,
-            epochs=self.experiment.epochs,
-            validation_data=self.watched,
-            callbacks=[data.callback, EpochReport(f"seed {seed}, {way.name}")],
-            shuffle=False,
-            verbose=0,
-        )
-        return student, history.history, time.perf_counter() - start
-
-
-def versions():
-    """Versions that a number depends on."""
-    return {module.__name__: module.__version__ for module in (keras_ktan, keras)} | {
-        "backend": keras.backend.backend()
-    }
 
 
 def code_digest():
@@ -324,13 +55,6 @@ def settings_of(experiment):
     # its runs: another way can be added later.
     del settings["seeds"], settings["ways"]
     return settings | {"versions": versions(), "code": code_digest()}
-
-
-def settings_of_way(way):
-    """What all runs of a way share."""
-    settings = dataclasses.asdict(way)
-    del settings["name"], settings["seeds"]
-    return settings
 
 
 def find_run(log, seed, way):
@@ -360,43 +84,34 @@ def plan_of(experiment, seeds, names):
     ]
 
 
-def run_students(runner, plan, log, output):
+def run_students(runner, plan, log, output, workers, source):
     """Every run of the plan that the log does not hold yet."""
     left = [(seed, way) for seed, way in plan if not find_run(log, seed, way)]
     if len(left) < len(plan):
         print(f"{len(plan) - len(left)} of {len(plan)} runs are finished already", flush=True)
-    for index, (seed, way) in enumerate(left, start=1):
-        student, history, seconds = runner.train(way, seed)
-        place = weights_path(output, seed, way)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        student.save_weights(place)
-        log.append(
-            {
-                "way": way.name,
-                "seed": seed,
-                "settings": settings_of_way(way),
-                "validation_accuracy": accuracy(student, runner.validation),
-                "seconds": round(seconds, 1),
-                "history": {name: [round(v, 5) for v in kept] for name, kept in history.items()},
-            }
-        )
-        waiting = [later.name for _, later in left[index:]]
+    waiting = [way.name for _, way in left]
+    for run in finished_runs(runner, left, output, min(workers, len(left)) or 1, source):
+        log.append(run)
+        waiting.remove(run["way"])
+        time_left = duration(seconds_left(log.runs, waiting) / workers) if waiting else None
         print(
-            f"[{len(plan) - len(waiting)}/{len(plan)}] seed {seed}, {way.name}: "
-            f"{log.runs[-1]['validation_accuracy']:.2%} on the validation images, "
-            f"{duration(seconds)}; "
-            + (f"about {duration(seconds_left(log.runs, waiting))} left" if waiting else "done"),
+            f"[{len(plan) - len(waiting)}/{len(plan)}] seed {run['seed']}, {run['way']}: "
+            f"{run['validation_accuracy']:.2%} on the validation images, "
+            f"{duration(run['seconds'])}; " + (f"about {time_left} left" if waiting else "done"),
             flush=True,
         )
 
 
-def weights_path(output, seed, way):
-    """Where a finished student waits for the test images."""
-    return (
-        output
-        / "students"
-        / f"{hashlib.sha256(way.name.encode()).hexdigest()[:8]}-{seed}.weights.h5"
-    )
+def default_workers():
+    """One for each CPU core: a small student's step keeps no more than one busy.
+
+    Where the runs share an accelerator, or their threads cannot be limited, one after another.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return 1 if tf.config.list_physical_devices("GPU") else os.cpu_count()
 
 
 def read_test(runner, plan, output, settings):
@@ -439,7 +154,16 @@ def main(argv=None):
     parser.add_argument(
         "--output", type=pathlib.Path, help="folder (default: runs/accuracy/EXPERIMENT)"
     )
-    parser.add_argument("--threads", type=int, default=0, help="threads of TensorFlow; 0: its own")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="runs side by side (default: one a CPU core with TensorFlow and no GPU, else 1)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        help="threads of TensorFlow for a run; 0: its own (default: 1 beside others, else its own)",
+    )
     arguments = parser.parse_args(argv)
     path = pathlib.Path(arguments.experiment)
     if path.suffix != ".toml":
@@ -454,20 +178,24 @@ def main(argv=None):
     unknown = [name for name in arguments.ways or () if name not in known]
     if unknown:
         parser.error(f"--ways: received {unknown}, expected some of {known}")
-    if arguments.threads:
-        if keras.backend.backend() != "tensorflow":
-            parser.error("--threads: received a number, expected none; they are TensorFlow's")
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
+    workers, threads = arguments.workers, arguments.threads
+    if threads and keras.backend.backend() != "tensorflow":
+        parser.error("--threads: received a number, expected none; they are TensorFlow's")
+    if workers is None:
+        workers = default_workers()
+    if workers < 1:
+        parser.error(f"--workers: received {workers}, expected 1 or more")
+    if threads is None:
+        threads = 1 if workers > 1 and keras.backend.backend() == "tensorflow" else 0
+    limit_threads(threads)
     output = arguments.output or pathlib.Path("runs/accuracy") / path.stem
     task = load_task(experiment, arguments.data_dir)
     settings = settings_of(experiment)
     try:
         log = RunLog(output, settings, resume=True)
         log.confirm("pixels", digest([*task.train, *task.validation]))
-        runner = Runner(experiment, task, output.parent / "teachers", arguments.teacher)
+        shared = output.parent / "teachers"
+        runner = Runner(experiment, task, shared, arguments.teacher)
         log.confirm("teacher's weights", digest(runner.teacher.get_weights()))
         log.confirm("teacher was given", arguments.teacher is not None)
     except ValueError as error:
@@ -478,6 +206,8 @@ def main(argv=None):
         {"teacher": runner.teacher.count_params(), "student": student.count_params()},
     )
     log.confirm("machine", describe_device())
+    # On a student this small another number of threads moves a result by a point.
+    log.confirm("threads of a run", threads or "TensorFlow's own")
     log.confirm("note", task.note)
     log.confirm("teacher's validation accuracy", accuracy(runner.teacher, runner.validation))
     plan = plan_of(experiment, seeds, arguments.ways)
@@ -486,7 +216,8 @@ def main(argv=None):
             find_run(log, seed, way)
     except ValueError as error:
         parser.error(str(error))
-    run_students(runner, plan, log, output)
+    source = (path, arguments.data_dir, shared, arguments.teacher, threads)
+    run_students(runner, plan, log, output, workers, source)
     if experiment.read_test and (arguments.ways is None or arguments.read_test):
         read_test(runner, plan, output, settings)
     print(write_report(output))

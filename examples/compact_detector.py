@@ -227,9 +227,9 @@ class CompactDetector(keras.Model):
     positions, classes)`, `"quality_logits"` `(batch, positions, 1)`, `"score_logits"` `(batch,
     positions, classes)`, which hold both, and `"boxes"` `(batch, positions, 4)` in pixels. The
     pyramid's levels are the layers `"P3"` and `"P4"`, and what the heads make of a level before
-    their last layer is `"class_head_P3"`, `"box_head_P3"` and so on. Labels are a dict of `"boxes"` `(batch,
-    most_boxes, 4)` in pixels and `"labels"` `(batch, most_boxes)`, -1 where there is no box.
-    Needs no `loss` in `compile`.
+    their last layer is `"class_head_P3"`, `"box_head_P3"` and so on. Labels are a dict of
+    `"boxes"` `(batch, most_boxes, 4)` in pixels and `"labels"` `(batch, most_boxes)`, -1 where
+    there is no box. Needs no `loss` in `compile`.
 
     Args:
         image_size: Tuple `(height, width)`, multiples of 16.

@@ -127,9 +127,7 @@ def describe_games():
     return described
 
 
-def make_student_data(
-    teacher, views, batch_size, directory, verbose=1, layer_names=PAIRED_LAYERS
-):
+def make_student_data(teacher, views, batch_size, directory, verbose=1, layer_names=PAIRED_LAYERS):
     """Batches that bring along what the teacher said of them, computed once for all runs.
 
     Args:

@@ -41,7 +41,7 @@ def benchmarks_on_path(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     monkeypatch.syspath_prepend(str(BENCHMARKS.parent / "examples"))
     # Other tests may have put a module of the same name in its place.
-    for name in ("report", "experiment", "tasks", "accuracy"):
+    for name in ("report", "experiment", "tasks", "runner", "workers", "accuracy"):
         sys.modules.pop(name, None)
 
 
@@ -210,8 +210,8 @@ def test_the_plan_goes_seed_by_seed_and_a_way_may_have_fewer(tiny):
     ],
 )
 def test_a_weight_over_the_training(tiny, weight, at_steps):
-    from accuracy import weight_over_training
     from experiment import read_experiment
+    from runner import weight_over_training
 
     tiny.write_text(TINY.replace("logits = 1.0", f"logits = 1.0\nfeature = {weight}"))
     found = weight_over_training(read_experiment(tiny).ways[1].feature, steps=30)
@@ -254,8 +254,8 @@ def test_the_committed_experiments_can_be_read_and_the_sizes_differ_in_the_stude
 
 def test_labels_only_is_plain_training_of_the_student(tiny, tmp_path):
     """Also through the cache: so no way has another order, other views or other first weights."""
-    from accuracy import Runner, loss_from_logits
     from experiment import read_experiment
+    from runner import Runner, loss_from_logits
     from tasks import load_task
 
     tiny.write_text(TINY.replace("epochs = 1", "epochs = 2"))
@@ -278,8 +278,8 @@ def test_labels_only_is_plain_training_of_the_student(tiny, tmp_path):
 
 def test_a_teacher_may_see_other_images_than_the_students(tiny, tmp_path):
     import tensorflow as tf
-    from accuracy import TEACHER_SEED, Runner, loss_from_logits
     from experiment import read_experiment
+    from runner import TEACHER_SEED, Runner, loss_from_logits
     from tasks import load_task
 
     tiny.write_text("teacher_augmented = true\n" + TINY)
@@ -312,13 +312,37 @@ def test_a_teacher_may_see_other_images_than_the_students(tiny, tmp_path):
     assert_changed(snapshot(teachers[0.5]), snapshot(teachers[0.25]))
 
 
+def test_runs_side_by_side_are_those_that_come_one_after_another(tiny, tmp_path):
+    from experiment import read_experiment
+    from runner import Runner
+    from tasks import load_task
+    from workers import finished_runs, settings_of_way, weights_path
+
+    experiment = read_experiment(tiny)
+    runner = Runner(experiment, load_task(experiment), tmp_path / "teachers")
+    left = [(5, way) for way in experiment.ways]
+    source = (tiny, None, tmp_path / "teachers", None, 1)
+    runs = {run["way"]: run for run in finished_runs(runner, left, tmp_path, 2, source)}
+    assert runs.keys() == {"labels only", "softened logits"}
+    student = runner.make_student()
+    for seed, way in left:
+        student.load_weights(weights_path(tmp_path, seed, way))
+        expected, history, _ = runner.train(way, seed)
+        # Threads may split the work unlike.
+        for one, other in zip(snapshot(student), snapshot(expected), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        run = runs[way.name]
+        assert (run["seed"], run["settings"]) == (5, settings_of_way(way))
+        assert run["history"]["loss"] == pytest.approx(history["loss"], abs=1e-4)
+
+
 def test_an_experiment_runs_once_reads_the_test_at_the_end_and_refuses_a_mixture(
     tiny, tmp_path, monkeypatch, capsys
 ):
     import accuracy
 
     output = tmp_path / "output"
-    arguments = [str(tiny), "--output", str(output)]
+    arguments = [str(tiny), "--output", str(output), "--workers", "1"]
     accuracy.main([*arguments, "--ways", "labels only"])
     assert not (output / "test").exists()
     assert "validation accuracy" in (output / "table.md").read_text()
@@ -367,7 +391,8 @@ def test_a_given_teacher_is_taken_as_it_is_and_named_in_the_settings(tiny, tmp_p
     experiment = read_experiment(tiny)
     teacher = load_task(experiment).make_model(experiment.teacher, "teacher")
     teacher.save(tmp_path / "given.keras")
-    arguments = [str(tiny), "--output", str(tmp_path / "output"), "--ways", "labels only"]
+    output = str(tmp_path / "output")
+    arguments = [str(tiny), "--output", output, "--ways", "labels only", "--workers", "1"]
     accuracy.main([*arguments, "--teacher", str(tmp_path / "given.keras")])
     settings = json.loads((tmp_path / "output" / "settings.json").read_text())
     assert settings["teacher's weights"] == digest(teacher.get_weights())

@@ -1,0 +1,280 @@
+"""What trains the teacher and the students of one experiment."""
+
+import hashlib
+import time
+
+import keras
+from four_ways import train_student
+from progress import EpochReport
+from run_log import digest
+
+import keras_ktan
+from keras_ktan import FeatureDiscriminator, FeaturePair, TeacherCache, TeacherToStudent
+from keras_ktan.cached_batch import plain_batch
+from keras_ktan.cached_dataset import CachedDataset
+
+TEACHER_SEED = 1234
+
+
+class PlainBatches(keras.utils.PyDataset):
+    """The same batches without the teacher's part, for who runs the teacher himself.
+
+    Keras calls `on_epoch_end` also after a first look at the data; so the epoch's number, which
+    the order follows from, comes from a callback: `fit(data, callbacks=[data.callback])`.
+    """
+
+    def __init__(self, cached):
+        super().__init__()
+        self._cached = cached
+        self.callback = keras.callbacks.LambdaCallback(on_epoch_begin=cached.begin_epoch)
+
+    def __len__(self):
+        return len(self._cached)
+
+    def __getitem__(self, index):
+        return plain_batch(self._cached[index])
+
+
+def loss_from_logits():
+    """Every way's loss against the labels."""
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def weight_over_training(weight, steps):
+    """A weight of a `Way` as `KTANDistiller.compile` takes it.
+
+    Args:
+        weight: A number, `{"falling": number}` or `{"early": number}`.
+        steps: Steps of the whole training.
+
+    Returns:
+        A number or a schedule.
+    """
+    schedules = keras.optimizers.schedules
+    match weight:
+        case {"falling": start}:
+            return schedules.CosineDecay(start, steps)
+        case {"early": start}:
+            return schedules.PiecewiseConstantDecay([steps // 3], [start, 0.0])
+    return weight
+
+
+class Runner:
+    """Trains the teacher and the students of one experiment.
+
+    Args:
+        experiment: An `Experiment`.
+        task: Its `Task`.
+        shared: `pathlib.Path` of the folder where experiments share teachers and caches.
+        teacher: `pathlib.Path` of a trained teacher's file; `None`: it is trained once and kept
+            in `shared`.
+    """
+
+    def __init__(self, experiment, task, shared, teacher=None):
+        self.experiment = experiment
+        self.task = task
+        self.steps_per_epoch = -(-len(task.train[1]) // experiment.batch_size)
+        self.steps = self.steps_per_epoch * experiment.epochs
+        self.validation = (task.validation[0].astype("float32"), task.validation[1])
+        # A look at all of them after each epoch would cost more than the training.
+        self.watched = tuple(part[:1000] for part in self.validation)
+        self.teacher_epochs = experiment.teacher_epochs or experiment.epochs
+        if teacher is None:
+            self._place = self._name_teacher(shared)
+            self.teacher = self._obtain_teacher()
+        else:
+            self.teacher = keras.saving.load_model(teacher)
+            self._refuse_another_network(teacher)
+            self._place = shared / digest(self.teacher.get_weights())
+        self.cache = None
+        if experiment.teacher_cache:
+            layers = sorted({layer for way in experiment.ways for layer in way.layers})
+            self.cache = TeacherCache(
+                self.teacher,
+                f"{self._place}-{'-'.join(layers)}",
+                views=task.views,
+                layer_names=layers,
+            )
+            self.cache.fill(task.train[0])
+
+    def _refuse_another_network(self, path):
+        wanted = self.task.make_model(self.experiment.teacher, "teacher").count_params()
+        if self.teacher.count_params() != wanted:
+            raise ValueError(
+                f"{path} holds a model of {self.teacher.count_params():,} parameters. Expected the "
+                f"experiment's teacher, {wanted:,}. Name another file with --teacher."
+            )
+
+    def _name_teacher(self, shared):
+        """Where its files lie: what it depends on names them, so equal teachers are one."""
+        experiment, task = self.experiment, self.task
+        teacher = {
+            name: getattr(experiment, name)
+            for name in ("task", "teacher", "batch_size", "weight_decay")
+        }
+        teacher["epochs"] = self.teacher_epochs
+        teacher["pixels"] = digest(task.train)
+        teacher["rate"] = experiment.teacher_learning_rate
+        teacher["versions"] = versions()
+        if not experiment.teacher_augmented:
+            teacher["views"] = list(task.views)
+        elif task.make_augmented is None:
+            raise ValueError(
+                f"Received teacher_augmented = true with task = {experiment.task!r}. Expected a "
+                "task that can move its images. Leave it out."
+            )
+        else:
+            # How they are moved, told by the first of them.
+            moved = next(iter(task.make_augmented(experiment.batch_size, TEACHER_SEED)))
+            teacher["views"] = digest([keras.ops.convert_to_numpy(part) for part in moved])
+        return shared / hashlib.sha256(repr(teacher).encode()).hexdigest()[:16]
+
+    def make_student(self):
+        """An untrained student."""
+        return self.task.make_model(self.experiment.student, "student")
+
+    def make_optimizer(self, rate, epochs):
+        """AdamW with cosine decay over a whole run."""
+        decay = keras.optimizers.schedules.CosineDecay(rate, epochs * self.steps_per_epoch)
+        return keras.optimizers.AdamW(decay, weight_decay=self.experiment.weight_decay)
+
+    def make_data(self, seed):
+        """The batches of a run, the same for every way."""
+        if self.cache is None:
+            return self.make_plain_data(seed)
+        return self.cache.dataset(*self.task.train, self.experiment.batch_size, seed)
+
+    def make_plain_data(self, seed):
+        """Batches in the same views and order without a teacher's part."""
+        nothing = {view: {"outputs": {}, "maps": {}} for view in self.task.views}
+        images, labels = self.task.train
+        untaught = CachedDataset(
+            nothing,
+            None,
+            self.task.views,
+            {},
+            images,
+            labels,
+            None,
+            self.experiment.batch_size,
+            seed,
+            True,
+        )
+        return PlainBatches(untaught)
+
+    def _obtain_teacher(self):
+        path = self._place.with_suffix(".keras")
+        if path.exists():
+            return keras.saving.load_model(path)
+        experiment = self.experiment
+        print(f"teacher: {self.teacher_epochs} epochs ...", flush=True)
+        keras.utils.set_random_seed(TEACHER_SEED)
+        teacher = self.task.make_model(experiment.teacher, "teacher")
+        teacher.compile(
+            self.make_optimizer(experiment.teacher_learning_rate, self.teacher_epochs),
+            loss=loss_from_logits(),
+            metrics=["accuracy"],
+        )
+        callbacks = [EpochReport("teacher")]
+        if experiment.teacher_augmented:
+            data = self.task.make_augmented(experiment.batch_size, TEACHER_SEED)
+        else:
+            data = self.make_plain_data(TEACHER_SEED)
+            callbacks.append(data.callback)
+        teacher.fit(
+            data,
+            epochs=self.teacher_epochs,
+            validation_data=self.watched,
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=0,
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part.keras")
+        teacher.save(unfinished)
+        unfinished.replace(path)
+        return teacher
+
+    def train(self, way, seed):
+        """One student.
+
+        Args:
+            way: A `Way`.
+            seed: Int.
+
+        Returns:
+            A tuple of the student, its history and the seconds of `fit`.
+        """
+        if way.through == "keras.distillation":
+            return self._train_through_keras(way, seed)
+        data = self.make_data(seed)
+        pairs = [
+            FeaturePair(
+                layer,
+                layer,
+                teacher_to_student=TeacherToStudent(anchor=None if anchor == "none" else anchor),
+                discriminator=FeatureDiscriminator(**way.discriminator),
+            )
+            for layer, anchor in way.layers.items()
+        ]
+        callbacks = [] if self.cache else [data.callback]
+        more = {}
+        if way.discriminator_learning_rate is not None:
+            more["discriminator_optimizer"] = keras.optimizers.Adam(
+                way.discriminator_learning_rate, beta_1=0.5
+            )
+        if way.t2s_learning_rate is not None:
+            more["t2s_optimizer"] = keras.optimizers.Adam(way.t2s_learning_rate)
+        return train_student(
+            "labels only",  # whose weights are all replaced below
+            seed,
+            self.teacher,
+            self.make_student,
+            data,
+            self.watched,
+            self.experiment.epochs,
+            self.steps_per_epoch,
+            lambda: self.make_optimizer(self.experiment.learning_rate, self.experiment.epochs),
+            feature_pairs=pairs,
+            temperature=way.temperature,
+            callbacks=[*callbacks, EpochReport(f"seed {seed}, {way.name}")],
+            logits_loss_weight=weight_over_training(way.logits, self.steps),
+            feature_loss_weight=weight_over_training(way.feature, self.steps),
+            adversarial_loss_weight=weight_over_training(way.adversarial, self.steps),
+            feature_loss=way.feature_loss,
+            adversarial_loss=way.adversarial_loss,
+            **more,
+        )
+
+    def _train_through_keras(self, way, seed):
+        keras.utils.set_random_seed(seed)
+        student = self.make_student()
+        distiller = keras.distillation.Distiller(
+            self.teacher,
+            student,
+            [keras.distillation.LogitsDistillation(temperature=way.temperature)],
+        )
+        distiller.compile(
+            self.make_optimizer(self.experiment.learning_rate, self.experiment.epochs),
+            loss=loss_from_logits(),
+            metrics=["accuracy"],
+        )
+        keras.utils.set_random_seed(seed)
+        start = time.perf_counter()
+        data = self.make_plain_data(seed)
+        history = distiller.fit(
+            data,
+            epochs=self.experiment.epochs,
+            validation_data=self.watched,
+            callbacks=[data.callback, EpochReport(f"seed {seed}, {way.name}")],
+            shuffle=False,
+            verbose=0,
+        )
+        return student, history.history, time.perf_counter() - start
+
+
+def versions():
+    """Versions that a number depends on."""
+    return {module.__name__: module.__version__ for module in (keras_ktan, keras)} | {
+        "backend": keras.backend.backend()
+    }
