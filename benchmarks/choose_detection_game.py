@@ -148,6 +148,10 @@ VARIANTS = {
     "score logits 10 + box head maps 0.3, student head + adversary 0.005, box 3": game(
         logits=10.0, feature=0.3, adversary=0.005, levels=HEADS[:2], **HEAD
     ),
+    "score logits 10 + box head maps 0.3, student head + adversary 0.001, box 3": game(
+        logits=10.0, feature=0.3, adversary=0.001, levels=HEADS[:2], **HEAD
+    ),
+    "box head maps 0.3, student head, box 3": game(feature=0.3, levels=HEADS[:2], **HEAD),
     # Which scores, how strongly, and for how long.
     "class logits 10": game(logits=10.0, **CLASSES),
     "class logits 10 falling": game(logits=10.0, falling_logits=True, **CLASSES),

@@ -52,7 +52,7 @@ VIEWS_SEED = 4321
 TEACHER_EPOCHS, VIEWS, STUDENT_EPOCHS = 100, 24, 12
 TEACHER_RATE, STUDENT_RATE = 2e-3, 16e-3
 # How they were chosen: benchmarks/results/detection/search.md.
-SCORES_WEIGHT, FEATURE_WEIGHT, ADVERSARY_WEIGHT = 10.0, 0.3, 0.005
+SCORES_WEIGHT, FEATURE_WEIGHT, ADVERSARY_WEIGHT = 10.0, 0.3, 0.001
 TEMPERATURE = 1.0
 TEACHER = {"widths": (24, 48, 96, 128), "pyramid_width": 96, "depth": 2, "head_depth": 2}
 STUDENT = {"widths": (8, 12, 24, 24), "pyramid_width": 24, "box_weight": 3.0}
