@@ -2,9 +2,9 @@
 
 A compact FCOS detector is trained as the teacher, then one that is many times smaller four ways:
 on the labels only, with the teacher's softened scores of every position, with its feature maps,
-and by KTAN: maps and discriminator. The pictures come from a TFDS data set with the features of
-`voc`; with --quick they are drawn shapes. A part of the train split is cut off for tuning; the
-validation split is read once a run, after it.
+and by KTAN: scores, maps and discriminator. The pictures come from a TFDS data set with the
+features of `voc`; with --quick they are drawn shapes. A part of the train split is cut off for
+tuning; the validation split is read once a run, after it.
 
 Each finished run is one line of OUTPUT/runs.jsonl; the same command with --resume goes on where
 it stopped, and the teacher is trained once.
