@@ -10,6 +10,7 @@ stopped. Runs of another version of the code, of other settings or of another te
 """
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -89,17 +90,23 @@ def run_students(runner, plan, log, output, workers, source):
     left = [(seed, way) for seed, way in plan if not find_run(log, seed, way)]
     if len(left) < len(plan):
         print(f"{len(plan) - len(left)} of {len(plan)} runs are finished already", flush=True)
+    workers = max(1, min(workers, len(left)))
     waiting = [way.name for _, way in left]
-    for run in finished_runs(runner, left, output, min(workers, len(left)) or 1, source):
-        log.append(run)
-        waiting.remove(run["way"])
-        time_left = duration(seconds_left(log.runs, waiting) / workers) if waiting else None
-        print(
-            f"[{len(plan) - len(waiting)}/{len(plan)}] seed {run['seed']}, {run['way']}: "
-            f"{run['validation_accuracy']:.2%} on the validation images, "
-            f"{duration(run['seconds'])}; " + (f"about {time_left} left" if waiting else "done"),
-            flush=True,
-        )
+    with contextlib.closing(finished_runs(runner, left, output, workers, source)) as runs:
+        for run in runs:
+            # Runs beside others take longer.
+            log.append({**run, "workers": workers})
+            waiting.remove(run["way"])
+            state = "done"
+            if waiting:
+                seconds = seconds_left(log.runs, waiting) / min(workers, len(waiting))
+                state = f"about {duration(seconds)} left"
+            print(
+                f"[{len(plan) - len(waiting)}/{len(plan)}] seed {run['seed']}, {run['way']}: "
+                f"{run['validation_accuracy']:.2%} on the validation images, "
+                f"{duration(run['seconds'])}; {state}",
+                flush=True,
+            )
 
 
 def default_workers():
@@ -111,7 +118,11 @@ def default_workers():
         return 1
     import tensorflow as tf
 
-    return 1 if tf.config.list_physical_devices("GPU") else os.cpu_count()
+    if tf.config.list_physical_devices("GPU"):
+        return 1
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
+    # Each holds TensorFlow and all images.
+    return min(8, len(usable))
 
 
 def read_test(runner, plan, output, settings):
@@ -162,7 +173,8 @@ def main(argv=None):
     parser.add_argument(
         "--threads",
         type=int,
-        help="threads of TensorFlow for a run; 0: its own (default: 1 beside others, else its own)",
+        help="threads of TensorFlow for a run; 0: its own (default: 1 with several workers, else "
+        "its own). Another number gives slightly other results, so a folder keeps to one",
     )
     arguments = parser.parse_args(argv)
     path = pathlib.Path(arguments.experiment)
@@ -198,6 +210,9 @@ def main(argv=None):
         runner = Runner(experiment, task, shared, arguments.teacher)
         log.confirm("teacher's weights", digest(runner.teacher.get_weights()))
         log.confirm("teacher was given", arguments.teacher is not None)
+        if keras.backend.backend() == "tensorflow":
+            # On a student this small another number of threads moves a result by a point.
+            log.confirm("threads of a run (--threads)", threads or "TensorFlow's own")
     except ValueError as error:
         parser.error(str(error))
     student = runner.make_student()
@@ -206,8 +221,6 @@ def main(argv=None):
         {"teacher": runner.teacher.count_params(), "student": student.count_params()},
     )
     log.confirm("machine", describe_device())
-    # On a student this small another number of threads moves a result by a point.
-    log.confirm("threads of a run", threads or "TensorFlow's own")
     log.confirm("note", task.note)
     log.confirm("teacher's validation accuracy", accuracy(runner.teacher, runner.validation))
     plan = plan_of(experiment, seeds, arguments.ways)
@@ -216,7 +229,8 @@ def main(argv=None):
             find_run(log, seed, way)
     except ValueError as error:
         parser.error(str(error))
-    source = (path, arguments.data_dir, shared, arguments.teacher, threads)
+    weights = digest(runner.teacher.get_weights())
+    source = (path, arguments.data_dir, shared, arguments.teacher, threads, weights)
     run_students(runner, plan, log, output, workers, source)
     if experiment.read_test and (arguments.ways is None or arguments.read_test):
         read_test(runner, plan, output, settings)

@@ -68,9 +68,10 @@ class Runner:
         shared: `pathlib.Path` of the folder where experiments share teachers and caches.
         teacher: `pathlib.Path` of a trained teacher's file; `None`: it is trained once and kept
             in `shared`.
+        verbose: 1 shows how the cache is filled, 0 nothing.
     """
 
-    def __init__(self, experiment, task, shared, teacher=None):
+    def __init__(self, experiment, task, shared, teacher=None, verbose=1):
         self.experiment = experiment
         self.task = task
         self.steps_per_epoch = -(-len(task.train[1]) // experiment.batch_size)
@@ -95,7 +96,7 @@ class Runner:
                 views=task.views,
                 layer_names=layers,
             )
-            self.cache.fill(task.train[0])
+            self.cache.fill(task.train[0], verbose=verbose)
 
     def _refuse_another_network(self, path):
         wanted = self.task.make_model(self.experiment.teacher, "teacher").count_params()

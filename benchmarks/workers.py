@@ -4,9 +4,11 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import multiprocessing
+import signal
 
 from experiment import read_experiment
 from four_ways import accuracy
+from run_log import digest
 from runner import Runner
 from tasks import load_task
 
@@ -64,6 +66,9 @@ def finished_runs(runner, left, output, workers, source):
 
     Yields:
         What is logged of a run.
+
+    Raises:
+        RuntimeError: If a run beside others failed; those that were running are yielded before.
     """
     if workers == 1:
         for seed, way in left:
@@ -73,21 +78,50 @@ def finished_runs(runner, left, output, workers, source):
     with concurrent.futures.ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), start_worker, source
     ) as pool:
-        runs = [pool.submit(_run_here, seed, way.name, output) for seed, way in left]
+        runs = {pool.submit(_run_here, seed, way.name, output): (seed, way) for seed, way in left}
+        failed = []
         try:
             for run in concurrent.futures.as_completed(runs):
-                yield run.result()
+                if run.cancelled():
+                    continue
+                if run.exception() is None:
+                    yield run.result()
+                    continue
+                failed.append(run)
+                for other in runs:
+                    other.cancel()
         finally:
             for run in runs:
                 run.cancel()
+    if failed:
+        seed, way = runs[failed[0]]
+        error = RuntimeError(f"The run of '{way.name}' with seed {seed} failed.")
+        raise error from failed[0].exception()
 
 
-def start_worker(path, data_dir, shared, teacher, threads):
-    """Make this process's own `Runner`; the teacher is trained and its cache full already."""
+def start_worker(path, data_dir, shared, teacher, threads, weights):
+    """Make this process's own `Runner`.
+
+    Args:
+        path: `pathlib.Path` of the experiment's file.
+        data_dir: Folder of TFDS data sets, or `None`.
+        shared: As for `Runner`, like `teacher`.
+        teacher: `pathlib.Path` or `None`.
+        threads: Threads of TensorFlow; 0: its own.
+        weights: Digest of the teacher's weights; a worker must not train another one.
+    """
+    # Ctrl-C ends a worker at once; else it would go on with the next run.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     limit_threads(threads)
     experiment = read_experiment(path)
     global _runner_here
-    _runner_here = Runner(experiment, load_task(experiment, data_dir), shared, teacher)
+    _runner_here = Runner(experiment, load_task(experiment, data_dir), shared, teacher, verbose=0)
+    found = digest(_runner_here.teacher.get_weights())
+    if found != weights:
+        raise ValueError(
+            f"A worker has a teacher with the weights {found}. Expected those of the first "
+            f"process, {weights}. Run with --workers 1."
+        )
 
 
 def _run_here(seed, name, output):

@@ -77,7 +77,7 @@ def make_optimizer(steps, rate):
 def make_game(way, steps):
     """One way's pairs and loss weights.
 
-    The maps teach most in the beginning and nothing in the end. The softened class scores are a
+    The maps teach most in the beginning and nothing in the end. The softened scores are a
     mean over all positions, of which few hold an object: hence their large weight.
 
     Args:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import subprocess
 import sys
 import tomllib
 
@@ -312,28 +313,39 @@ def test_a_teacher_may_see_other_images_than_the_students(tiny, tmp_path):
     assert_changed(snapshot(teachers[0.5]), snapshot(teachers[0.25]))
 
 
-def test_runs_side_by_side_are_those_that_come_one_after_another(tiny, tmp_path):
+def test_runs_side_by_side_are_those_that_come_one_after_another_though_one_fails(tiny, tmp_path):
     from experiment import read_experiment
     from runner import Runner
     from tasks import load_task
-    from workers import finished_runs, settings_of_way, weights_path
+    from workers import settings_of_way, weights_path
 
+    impossible = "[ways.impossible]\nadversarial = 0.1\ndiscriminator = { noise_stddev = -1.0 }\n"
+    tiny.write_text(TINY.replace('[ways."labels only"]', impossible + '[ways."labels only"]'))
+    output = tmp_path / "output"
+    # As it is typed: TensorFlow's threads are settled before it starts.
+    command = [sys.executable, str(BENCHMARKS / "accuracy.py"), str(tiny), "--output", str(output)]
+    failed = subprocess.run([*command, "--workers", "2"], capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert "The run of 'impossible' with seed 0 failed" in failed.stderr
+    lines = (output / "runs.jsonl").read_text().splitlines()
+    runs = {run["way"]: run for run in map(json.loads, lines)}
+    assert runs.keys() == {"labels only", "softened logits"}
     experiment = read_experiment(tiny)
     runner = Runner(experiment, load_task(experiment), tmp_path / "teachers")
-    left = [(5, way) for way in experiment.ways]
-    source = (tiny, None, tmp_path / "teachers", None, 1)
-    runs = {run["way"]: run for run in finished_runs(runner, left, tmp_path, 2, source)}
-    assert runs.keys() == {"labels only", "softened logits"}
     student = runner.make_student()
-    for seed, way in left:
-        student.load_weights(weights_path(tmp_path, seed, way))
-        expected, history, _ = runner.train(way, seed)
+    for way in experiment.ways[1:]:
+        student.load_weights(weights_path(output, 0, way))
+        expected, history, _ = runner.train(way, 0)
         # Threads may split the work unlike.
         for one, other in zip(snapshot(student), snapshot(expected), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
         run = runs[way.name]
-        assert (run["seed"], run["settings"]) == (5, settings_of_way(way))
+        assert (run["settings"], run["workers"]) == (settings_of_way(way), 2)
         assert run["history"]["loss"] == pytest.approx(history["loss"], abs=1e-4)
+    # Runs with other threads would be others.
+    alone = subprocess.run([*command, "--workers", "1"], capture_output=True, text=True)
+    assert alone.returncode == 2
+    assert "threads of a run (--threads) was 1, now TensorFlow's own" in alone.stderr
 
 
 def test_an_experiment_runs_once_reads_the_test_at_the_end_and_refuses_a_mixture(
