@@ -332,7 +332,7 @@ def parse_arguments(argv=None):
     if arguments.quick:
         # What --quick settles, a caller may still choose otherwise.
         quick = {"image_size": (64, 96), "held_out": 16, "teacher_epochs": 30}
-        for name, value in {**quick, "views": 8, "epochs": 3, "seeds": 1}.items():
+        for name, value in {**quick, "views": 6, "epochs": 3, "seeds": 1}.items():
             if getattr(arguments, name) == parser.get_default(name):
                 setattr(arguments, name, value)
         arguments.dataset = "shapes"
