@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "examples"))
 
 import keras
-from device import describe_device
+from device import describe_device, limit_threads
 from experiment import FOLDER, experiment_names, read_experiment
 from four_ways import accuracy
 from progress import duration, seconds_left
@@ -29,7 +29,7 @@ from report import write_report
 from run_log import RunLog, digest
 from runner import Runner, versions
 from tasks import load_task
-from workers import finished_runs, limit_threads, settings_of_way, weights_path
+from workers import finished_runs, settings_of_way, weights_path
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -191,14 +191,15 @@ def main(argv=None):
     if unknown:
         parser.error(f"--ways: received {unknown}, expected some of {known}")
     workers, threads = arguments.workers, arguments.threads
-    if threads and keras.backend.backend() != "tensorflow":
+    is_tensorflow = keras.backend.backend() == "tensorflow"
+    if threads and not is_tensorflow:
         parser.error("--threads: received a number, expected none; they are TensorFlow's")
     if workers is None:
         workers = default_workers()
     if workers < 1:
         parser.error(f"--workers: received {workers}, expected 1 or more")
     if threads is None:
-        threads = 1 if workers > 1 and keras.backend.backend() == "tensorflow" else 0
+        threads = 1 if workers > 1 and is_tensorflow else 0
     limit_threads(threads)
     output = arguments.output or pathlib.Path("runs/accuracy") / path.stem
     task = load_task(experiment, arguments.data_dir)
@@ -208,9 +209,10 @@ def main(argv=None):
         log.confirm("pixels", digest([*task.train, *task.validation]))
         shared = output.parent / "teachers"
         runner = Runner(experiment, task, shared, arguments.teacher)
-        log.confirm("teacher's weights", digest(runner.teacher.get_weights()))
+        weights = digest(runner.teacher.get_weights())
+        log.confirm("teacher's weights", weights)
         log.confirm("teacher was given", arguments.teacher is not None)
-        if keras.backend.backend() == "tensorflow":
+        if is_tensorflow:
             # On a student this small another number of threads moves a result by a point.
             log.confirm("threads of a run (--threads)", threads or "TensorFlow's own")
     except ValueError as error:
@@ -229,7 +231,6 @@ def main(argv=None):
             find_run(log, seed, way)
     except ValueError as error:
         parser.error(str(error))
-    weights = digest(runner.teacher.get_weights())
     source = (path, arguments.data_dir, shared, arguments.teacher, threads, weights)
     run_students(runner, plan, log, output, workers, source)
     if experiment.read_test and (arguments.ways is None or arguments.read_test):

@@ -18,6 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "example
 import keras
 import numpy as np
 import tensorflow as tf
+from device import limit_threads
 from four_ways import mean_and_deviation, train_student
 from run_log import RunLog
 
@@ -276,9 +277,7 @@ def main(argv=None):
     if arguments.report:
         print(report(arguments.report))
         return
-    if arguments.threads:
-        tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
+    limit_threads(arguments.threads)
     settings = {"task": arguments.task, "version": keras_ktan.__version__}
     log = RunLog(arguments.output, settings, resume=True)
     part, parts = (int(number) for number in arguments.share.split("/"))

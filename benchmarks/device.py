@@ -1,4 +1,4 @@
-"""What a measurement was made on."""
+"""What a measurement is made on."""
 
 import os
 import platform
@@ -25,3 +25,12 @@ def describe_device():
 
         name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return name or f"{os.cpu_count()} CPU cores, {platform.machine()}"
+
+
+def limit_threads(threads):
+    """Let TensorFlow use so many threads in this process; 0: as many as it likes."""
+    if threads:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)

@@ -6,6 +6,7 @@ import hashlib
 import multiprocessing
 import signal
 
+from device import limit_threads
 from experiment import read_experiment
 from four_ways import accuracy
 from run_log import digest
@@ -27,15 +28,6 @@ def weights_path(output, seed, way):
         / "students"
         / f"{hashlib.sha256(way.name.encode()).hexdigest()[:8]}-{seed}.weights.h5"
     )
-
-
-def limit_threads(threads):
-    """Let TensorFlow use so many threads in this process; 0: as many as it likes."""
-    if threads:
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
 def finished_run(runner, seed, way, output):
@@ -79,7 +71,7 @@ def finished_runs(runner, left, output, workers, source):
         workers, multiprocessing.get_context("spawn"), start_worker, source
     ) as pool:
         runs = {pool.submit(_run_here, seed, way.name, output): (seed, way) for seed, way in left}
-        failed = []
+        failed = None
         try:
             for run in concurrent.futures.as_completed(runs):
                 if run.cancelled():
@@ -87,16 +79,16 @@ def finished_runs(runner, left, output, workers, source):
                 if run.exception() is None:
                     yield run.result()
                     continue
-                failed.append(run)
+                failed = failed or run
                 for other in runs:
                     other.cancel()
         finally:
             for run in runs:
                 run.cancel()
     if failed:
-        seed, way = runs[failed[0]]
+        seed, way = runs[failed]
         error = RuntimeError(f"The run of '{way.name}' with seed {seed} failed.")
-        raise error from failed[0].exception()
+        raise error from failed.exception()
 
 
 def start_worker(path, data_dir, shared, teacher, threads, weights):
