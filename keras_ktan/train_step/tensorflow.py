@@ -29,6 +29,35 @@ class TrainStep:
                 data_batch = plain_batch(data_batch)
             self.student._symbolic_build(iterator=iterator, data_batch=data_batch)
 
+    def make_train_function(self, force=False):
+        if self.train_function is not None and not force:
+            return
+        super().make_train_function(force)
+        if self.run_eagerly:
+            return
+        run = self.train_function
+        state_is_made = False
+
+        def train_function(iterator):
+            # Metrics make their variables when they first see data. TensorFlow throws away a
+            # trace that made variables, and tracing the whole game takes seconds.
+            nonlocal state_is_made
+            if not state_is_made and isinstance(iterator, tf.data.Iterator):
+                self._make_state(iterator.element_spec)
+            state_is_made = True
+            return run(iterator)
+
+        self.train_function = train_function
+
+    def _make_state(self, spec):
+        """Make the variables of metrics and losses for data of this form."""
+        spec = tf.nest.map_structure(
+            lambda part: None if isinstance(part, tf.OptionalSpec) else part, spec
+        )
+        parts = [part for part in tf.nest.flatten(spec) if part is not None]
+        if all(isinstance(part, tf.TensorSpec) for part in parts):
+            self._symbolic_build(data_batch=spec)
+
     def labels_loss(self, *args, **kwargs):
         # Keras divides a loss by the number of replicas; here it counts in full until it is
         # differentiated, and in the logs.
