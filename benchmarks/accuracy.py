@@ -29,7 +29,7 @@ from report import write_report
 from run_log import RunLog, digest
 from runner import Runner, versions
 from tasks import load_task
-from workers import finished_runs, settings_of_way, weights_path
+from workers import finished_runs, settings_of_way, started_workers, weights_path
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -74,6 +74,18 @@ def find_run(log, seed, way):
     return run
 
 
+def describe_runs(log, runner):
+    """What the table says of all runs."""
+    student = runner.make_student()
+    log.confirm(
+        "parameters",
+        {"teacher": runner.teacher.count_params(), "student": student.count_params()},
+    )
+    log.confirm("machine", describe_device())
+    log.confirm("note", runner.task.note)
+    log.confirm("teacher's validation accuracy", accuracy(runner.teacher, runner.validation))
+
+
 def plan_of(experiment, seeds, names):
     """The runs to do: seed by seed, so that a stopped experiment can be looked at."""
     ways = [way for way in experiment.ways if names is None or way.name in names]
@@ -85,14 +97,12 @@ def plan_of(experiment, seeds, names):
     ]
 
 
-def run_students(runner, plan, log, output, workers, source):
-    """Every run of the plan that the log does not hold yet."""
-    left = [(seed, way) for seed, way in plan if not find_run(log, seed, way)]
+def run_students(runner, plan, left, log, output, workers, pool, source):
+    """Every run of the plan that is left."""
     if len(left) < len(plan):
         print(f"{len(plan) - len(left)} of {len(plan)} runs are finished already", flush=True)
-    workers = max(1, min(workers, len(left)))
     waiting = [way.name for _, way in left]
-    with contextlib.closing(finished_runs(runner, left, output, workers, source)) as runs:
+    with contextlib.closing(finished_runs(runner, left, output, pool, source)) as runs:
         for run in runs:
             # Runs beside others take longer.
             log.append({**run, "workers": workers})
@@ -204,35 +214,27 @@ def main(argv=None):
     output = arguments.output or pathlib.Path("runs/accuracy") / path.stem
     task = load_task(experiment, arguments.data_dir)
     settings = settings_of(experiment)
-    try:
-        log = RunLog(output, settings, resume=True)
-        log.confirm("pixels", digest([*task.train, *task.validation]))
-        shared = output.parent / "teachers"
-        runner = Runner(experiment, task, shared, arguments.teacher)
-        weights = digest(runner.teacher.get_weights())
-        log.confirm("teacher's weights", weights)
-        log.confirm("teacher was given", arguments.teacher is not None)
-        if is_tensorflow:
-            # On a student this small another number of threads moves a result by a point.
-            log.confirm("threads of a run (--threads)", threads or "TensorFlow's own")
-    except ValueError as error:
-        parser.error(str(error))
-    student = runner.make_student()
-    log.confirm(
-        "parameters",
-        {"teacher": runner.teacher.count_params(), "student": student.count_params()},
-    )
-    log.confirm("machine", describe_device())
-    log.confirm("note", task.note)
-    log.confirm("teacher's validation accuracy", accuracy(runner.teacher, runner.validation))
     plan = plan_of(experiment, seeds, arguments.ways)
-    try:
-        for seed, way in plan:
-            find_run(log, seed, way)
-    except ValueError as error:
-        parser.error(str(error))
-    source = (path, arguments.data_dir, shared, arguments.teacher, threads, weights)
-    run_students(runner, plan, log, output, workers, source)
+    shared = output.parent / "teachers"
+    with contextlib.ExitStack() as stack:
+        try:
+            log = RunLog(output, settings, resume=True)
+            log.confirm("pixels", digest([*task.train, *task.validation]))
+            log.confirm("teacher was given", arguments.teacher is not None)
+            if is_tensorflow:
+                # On a student this small another number of threads moves a result by a point.
+                log.confirm("threads of a run (--threads)", threads or "TensorFlow's own")
+            left = [(seed, way) for seed, way in plan if not find_run(log, seed, way)]
+            workers = max(1, min(workers, len(left)))
+            pool = stack.enter_context(started_workers(workers, threads))
+            runner = Runner(experiment, task, shared, arguments.teacher)
+            weights = digest(runner.teacher.get_weights())
+            log.confirm("teacher's weights", weights)
+        except ValueError as error:
+            parser.error(str(error))
+        describe_runs(log, runner)
+        source = (path, arguments.data_dir, shared, arguments.teacher, weights)
+        run_students(runner, plan, left, log, output, workers, pool, source)
     if experiment.read_test and (arguments.ways is None or arguments.read_test):
         read_test(runner, plan, output, settings)
     print(write_report(output))

@@ -77,7 +77,8 @@ class Runner:
         self.steps_per_epoch = -(-len(task.train[1]) // experiment.batch_size)
         self.steps = self.steps_per_epoch * experiment.epochs
         self.validation = (task.validation[0].astype("float32"), task.validation[1])
-        # A look at all of them after each epoch would cost more than the training.
+        # A look at all of them after each epoch would cost more than the training. It is for
+        # the eyes of who waits: nothing is chosen by it.
         self.watched = tuple(part[:1000] for part in self.validation)
         self.teacher_epochs = experiment.teacher_epochs or experiment.epochs
         if teacher is None:
@@ -186,6 +187,7 @@ class Runner:
             data,
             epochs=self.teacher_epochs,
             validation_data=self.watched,
+            validation_freq=_looks(self.teacher_epochs),
             callbacks=callbacks,
             shuffle=False,
             verbose=0,
@@ -238,6 +240,7 @@ class Runner:
             lambda: self.make_optimizer(self.experiment.learning_rate, self.experiment.epochs),
             feature_pairs=pairs,
             temperature=way.temperature,
+            validation_freq=_looks(self.experiment.epochs),
             callbacks=[*callbacks, EpochReport(f"seed {seed}, {way.name}")],
             logits_loss_weight=weight_over_training(way.logits, self.steps),
             feature_loss_weight=weight_over_training(way.feature, self.steps),
@@ -267,11 +270,17 @@ class Runner:
             data,
             epochs=self.experiment.epochs,
             validation_data=self.watched,
+            validation_freq=_looks(self.experiment.epochs),
             callbacks=[data.callback, EpochReport(f"seed {seed}, {way.name}")],
             shuffle=False,
             verbose=0,
         )
         return student, history.history, time.perf_counter() - start
+
+
+def _looks(epochs):
+    """Epochs from one look at the validation images to the next: about five in a run."""
+    return max(1, epochs // 5)
 
 
 def versions():

@@ -1,7 +1,9 @@
 """Runs of an experiment, one after another or side by side in processes of their own."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import multiprocessing
 import signal
@@ -46,15 +48,38 @@ def finished_run(runner, seed, way, output):
     }
 
 
-def finished_runs(runner, left, output, workers, source):
+@contextlib.contextmanager
+def started_workers(count, threads):
+    """Processes that run side by side; they start at once, while this one trains a teacher.
+
+    Args:
+        count: Int. 1: none, this process does all runs itself.
+        threads: Threads of TensorFlow in each; 0: its own.
+
+    Yields:
+        A `concurrent.futures.Executor`, or `None`.
+    """
+    if count == 1:
+        yield None
+        return
+    # Spawned: a fork of a process in which TensorFlow runs hangs.
+    with concurrent.futures.ProcessPoolExecutor(
+        count, multiprocessing.get_context("spawn"), _prepare_process, (threads,)
+    ) as pool:
+        for _ in range(count):
+            pool.submit(_prepare_process, threads)  # a process is only started for a task
+        yield pool
+
+
+def finished_runs(runner, left, output, pool, source):
     """Every run, as it is finished.
 
     Args:
         runner: A `Runner`; it trains what this process trains.
         left: List of `(seed, way)`.
         output: `pathlib.Path` where weights are kept.
-        workers: Int. 1: this process trains; more: so many others do, side by side.
-        source: Arguments of `start_worker`, for a worker to make its own `Runner` from.
+        pool: What `started_workers` yielded.
+        source: Arguments of `_make_runner`, for a worker to make its own `Runner` from.
 
     Yields:
         What is logged of a run.
@@ -62,60 +87,62 @@ def finished_runs(runner, left, output, workers, source):
     Raises:
         RuntimeError: If a run beside others failed; those that were running are yielded before.
     """
-    if workers == 1:
+    if pool is None:
         for seed, way in left:
             yield finished_run(runner, seed, way, output)
         return
-    # Spawned: a fork of a process in which TensorFlow runs hangs.
-    with concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), start_worker, source
-    ) as pool:
-        runs = {pool.submit(_run_here, seed, way.name, output): (seed, way) for seed, way in left}
-        failed = None
-        try:
-            for run in concurrent.futures.as_completed(runs):
-                if run.cancelled():
-                    continue
-                if run.exception() is None:
-                    yield run.result()
-                    continue
-                failed = failed or run
-                for other in runs:
-                    other.cancel()
-        finally:
-            for run in runs:
-                run.cancel()
+    runs = {
+        pool.submit(_run_here, source, seed, way.name, output): (seed, way) for seed, way in left
+    }
+    failed = None
+    try:
+        for run in concurrent.futures.as_completed(runs):
+            if run.cancelled():
+                continue
+            if run.exception() is None:
+                yield run.result()
+                continue
+            failed = failed or run
+            for other in runs:
+                other.cancel()
+    finally:
+        for run in runs:
+            run.cancel()
     if failed:
         seed, way = runs[failed]
         error = RuntimeError(f"The run of '{way.name}' with seed {seed} failed.")
         raise error from failed.exception()
 
 
-def start_worker(path, data_dir, shared, teacher, threads, weights):
-    """Make this process's own `Runner`.
+def _prepare_process(threads):
+    # Ctrl-C ends a worker at once; else it would go on with the next run.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    limit_threads(threads)
+
+
+@functools.cache
+def _make_runner(path, data_dir, shared, teacher, weights):
+    """This process's own `Runner`.
 
     Args:
         path: `pathlib.Path` of the experiment's file.
         data_dir: Folder of TFDS data sets, or `None`.
         shared: As for `Runner`, like `teacher`.
         teacher: `pathlib.Path` or `None`.
-        threads: Threads of TensorFlow; 0: its own.
         weights: Digest of the teacher's weights; a worker must not train another one.
     """
-    # Ctrl-C ends a worker at once; else it would go on with the next run.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    limit_threads(threads)
     experiment = read_experiment(path)
-    global _runner_here
-    _runner_here = Runner(experiment, load_task(experiment, data_dir), shared, teacher, verbose=0)
-    found = digest(_runner_here.teacher.get_weights())
+    runner = Runner(experiment, load_task(experiment, data_dir), shared, teacher, verbose=0)
+    found = digest(runner.teacher.get_weights())
     if found != weights:
         raise ValueError(
             f"A worker has a teacher with the weights {found}. Expected those of the first "
             f"process, {weights}. Run with --workers 1."
         )
+    return runner
 
 
-def _run_here(seed, name, output):
-    way = next(way for way in _runner_here.experiment.ways if way.name == name)
-    return finished_run(_runner_here, seed, way, output)
+def _run_here(source, seed, name, output):
+    runner = _make_runner(*source)
+    way = next(way for way in runner.experiment.ways if way.name == name)
+    return finished_run(runner, seed, way, output)

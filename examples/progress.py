@@ -23,21 +23,25 @@ class EpochReport(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._start = self._last = time.perf_counter()
+        self._seen = {}
 
     def on_epoch_end(self, epoch, logs=None):
         now, total = time.perf_counter(), self.params["epochs"]
+        self._seen.update(logs or {})  # not every epoch has a look at the validation images
         if now - self._last < self.every:
             return
         self._last = now
         left = (now - self._start) / (epoch + 1) * (total - epoch - 1)
         print(
-            f"    {self.label}: epoch {epoch + 1}/{total}, {self.tell(logs)}, about "
+            f"    {self.label}: epoch {epoch + 1}/{total}, {self.tell(self._seen)}, about "
             f"{duration(left)} of this run left",
             flush=True,
         )
 
 
 def _tell_accuracy(logs):
+    if "val_accuracy" not in logs:
+        return "validation images not looked at yet"
     return f"{logs['val_accuracy']:.2%} on the validation images"
 
 

@@ -414,7 +414,12 @@ def test_a_given_teacher_is_taken_as_it_is_and_named_in_the_settings(tiny, tmp_p
     with pytest.raises(SystemExit):
         accuracy.main([*arguments, "--teacher", str(tmp_path / "small.keras")])
     assert "Expected the experiment's teacher" in capsys.readouterr().err
-    # Without it the teacher is another one, so these runs are not gone on with.
+    # With another one, or without, these runs are not gone on with; none is trained for nothing.
+    load_task(experiment).make_model(experiment.teacher, "teacher").save(tmp_path / "other.keras")
+    with pytest.raises(SystemExit):
+        accuracy.main([*arguments, "--teacher", str(tmp_path / "other.keras")])
+    assert "teacher's weights was" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         accuracy.main(arguments)
-    assert "teacher's weights was" in capsys.readouterr().err
+    assert "teacher was given was True, now False" in capsys.readouterr().err
+    assert not list((tmp_path / "teachers").glob("*.keras"))
