@@ -23,7 +23,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "example
 import keras
 from device import describe_device, limit_threads
 from experiment import FOLDER, experiment_names, read_experiment
-from four_ways import accuracy
 from progress import duration, seconds_left
 from report import write_report
 from run_log import RunLog, digest
@@ -82,8 +81,11 @@ def describe_runs(log, runner):
         {"teacher": runner.teacher.count_params(), "student": student.count_params()},
     )
     log.confirm("machine", describe_device())
-    log.confirm("note", runner.task.note)
-    log.confirm("teacher's validation accuracy", accuracy(runner.teacher, runner.validation))
+    task = runner.task
+    log.confirm("note", task.note)
+    log.confirm("measure", task.measure)
+    score = task.score(runner.teacher, task.validation)
+    log.confirm(f"teacher's validation {task.measure}", score)
 
 
 def plan_of(experiment, seeds, names):
@@ -113,7 +115,8 @@ def run_students(runner, plan, left, log, output, workers, pool, source):
                 state = f"about {duration(seconds)} left"
             print(
                 f"[{len(plan) - len(waiting)}/{len(plan)}] seed {run['seed']}, {run['way']}: "
-                f"{run['validation_accuracy']:.2%} on the validation images, "
+                f"{runner.task.measure} {run[f'validation_{runner.task.measure}']:.2%} on the "
+                f"validation images, "
                 f"{duration(run['seconds'])}; {state}",
                 flush=True,
             )
@@ -136,20 +139,20 @@ def default_workers():
 
 
 def read_test(runner, plan, output, settings):
-    """The test accuracy of every finished run, each read once."""
+    """How every finished run does on the test images, each read once."""
     log = RunLog(output / "test", settings, resume=True)
     left = [(seed, way) for seed, way in plan if not log.find(seed=seed, way=way.name)]
     teacher_left = not log.find(way="teacher")
     if not left and not teacher_left:
         return
-    images, labels = runner.task.load_test()
-    test = (images.astype("float32"), labels)
+    task = runner.task
+    test, name = task.load_test(), f"test_{task.measure}"
     if teacher_left:
-        log.append({"way": "teacher", "test_accuracy": accuracy(runner.teacher, test)})
+        log.append({"way": "teacher", name: task.score(runner.teacher, test)})
     student = runner.make_student()
     for seed, way in left:
         student.load_weights(weights_path(output, seed, way))
-        log.append({"way": way.name, "seed": seed, "test_accuracy": accuracy(student, test)})
+        log.append({"way": way.name, "seed": seed, name: task.score(student, test)})
 
 
 def main(argv=None):
@@ -219,7 +222,7 @@ def main(argv=None):
     with contextlib.ExitStack() as stack:
         try:
             log = RunLog(output, settings, resume=True)
-            log.confirm("pixels", digest([*task.train, *task.validation]))
+            log.confirm("pixels", digest(task.pixels))
             log.confirm("teacher was given", arguments.teacher is not None)
             if is_tensorflow:
                 # On a student this small another number of threads moves a result by a point.

@@ -35,21 +35,27 @@ def read_runs(folder):
         `(accuracy, seconds)`, and the teacher's accuracy.
     """
     settings = json.loads((folder / "settings.json").read_text())
+    score = measure_of(settings)
     runs = _lines(folder / "runs.jsonl")
     tests = {(run["way"], run.get("seed")): run for run in _lines(folder / "test" / "runs.jsonl")}
     # The test images are read when all runs are finished; till then there are validation images.
     is_tested = bool(tests) and all((run["way"], run["seed"]) in tests for run in runs)
     results = {run["way"]: {} for run in runs}
     for run in runs:
-        value = run["validation_accuracy"]
+        value = run[f"validation_{score}"]
         if is_tested:
-            value = tests[run["way"], run["seed"]]["test_accuracy"]
+            value = tests[run["way"], run["seed"]][f"test_{score}"]
         results[run["way"]][run["seed"]] = (value, run["seconds"])
-    teacher = settings["teacher's validation accuracy"]
+    teacher = settings[f"teacher's validation {score}"]
     if is_tested:
-        teacher = tests["teacher", None]["test_accuracy"]
+        teacher = tests["teacher", None][f"test_{score}"]
     measure = "test" if is_tested else "validation"
     return settings, measure, results, teacher
+
+
+def measure_of(settings):
+    """What a model is judged by; runs of classifiers from before there was another do not say."""
+    return settings.get("measure", "accuracy")
 
 
 def accuracies_of(results):
@@ -88,7 +94,7 @@ def format_table(settings, measure, results, teacher):
         String.
     """
     accuracies = accuracies_of(results)
-    headings = ["way", "seeds", f"{measure} accuracy, mean ± sd"]
+    headings = ["way", "seeds", f"{measure} {measure_of(settings)}, mean ± sd"]
     headings += [f"against {base}, 95 % interval" for base in BASELINES]
     headings += ["share of the gap closed", "seconds an epoch"]
     lines = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
@@ -121,7 +127,7 @@ def _difference(values, base):
 
 def describe(settings, measure):
     """What stands above the table: the setting of every number below."""
-    sizes = settings["parameters"]
+    sizes, names = settings["parameters"], {"accuracy": "Accuracies", "AP": "AP"}
     backend = settings["versions"]["backend"]
     cached = (
         "The teacher's outputs come from a `TeacherCache`"
@@ -136,7 +142,7 @@ def describe(settings, measure):
     return (
         f"{settings['title']}. {settings['note']} Teacher {sizes['teacher']:,} parameters, student "
         f"{sizes['student']:,}; {settings['epochs']} epochs of {settings['batch_size']} images a "
-        f"step. Accuracies and differences in percent; {rule}. {cached}. "
+        f"step. {names[measure_of(settings)]} and differences in percent; {rule}. {cached}. "
         f"Machine: {settings['machine']}; {backend}, Keras {settings['versions']['keras']}; code "
         f"{settings['code']}."
     )
@@ -169,7 +175,7 @@ def draw(settings, measure, results, teacher, path):
     margin = 0.05 * (highest - lowest) + 0.1
     # Bars that began at 0 would hide every difference; the axis says where it begins.
     axes.set_xlim(lowest - margin, highest + margin)
-    axes.set(xlabel=f"{measure} accuracy in percent (the axis does not begin at 0)")
+    axes.set(xlabel=f"{measure} {measure_of(settings)} in percent (the axis does not begin at 0)")
     axes.set_title(settings["title"], fontsize=10)
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=130)
@@ -214,7 +220,7 @@ def format_summary(folders):
         settings, measure, results, teacher = read_runs(folder)
         accuracies = accuracies_of(results)
         most = max(len(values) for values in accuracies.values())
-        columns.append(f"{settings['title']}: {measure} accuracy, {most} seeds")
+        columns.append(f"{settings['title']}: {measure} {measure_of(settings)}, {most} seeds")
         rows.setdefault("teacher", {})[folder] = f"{100 * teacher:.2f}"
         for way, values in accuracies.items():
             if len(values) < min(most, SUMMARY_SEEDS):

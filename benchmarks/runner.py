@@ -4,12 +4,17 @@ import hashlib
 import time
 
 import keras
-from four_ways import train_student
 from progress import EpochReport
 from run_log import digest
 
 import keras_ktan
-from keras_ktan import FeatureDiscriminator, FeaturePair, TeacherCache, TeacherToStudent
+from keras_ktan import (
+    FeatureDiscriminator,
+    FeaturePair,
+    KTANDistiller,
+    TeacherCache,
+    TeacherToStudent,
+)
 from keras_ktan.cached_batch import plain_batch
 from keras_ktan.cached_dataset import CachedDataset
 
@@ -33,11 +38,6 @@ class PlainBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         return plain_batch(self._cached[index])
-
-
-def loss_from_logits():
-    """Every way's loss against the labels."""
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def weight_over_training(weight, steps):
@@ -74,12 +74,8 @@ class Runner:
     def __init__(self, experiment, task, shared, teacher=None, verbose=1):
         self.experiment = experiment
         self.task = task
-        self.steps_per_epoch = -(-len(task.train[1]) // experiment.batch_size)
+        self.steps_per_epoch = -(-len(task.train[0]) // experiment.batch_size)
         self.steps = self.steps_per_epoch * experiment.epochs
-        self.validation = (task.validation[0].astype("float32"), task.validation[1])
-        # A look at all of them after each epoch would cost more than the training. It is for
-        # the eyes of who waits: nothing is chosen by it.
-        self.watched = tuple(part[:1000] for part in self.validation)
         self.teacher_epochs = experiment.teacher_epochs or experiment.epochs
         if teacher is None:
             self._place = self._name_teacher(shared)
@@ -96,6 +92,7 @@ class Runner:
                 f"{self._place}-{'-'.join(layers)}",
                 views=task.views,
                 layer_names=layers,
+                precision=task.cache_precision,
             )
             self.cache.fill(task.train[0], verbose=verbose)
 
@@ -115,7 +112,7 @@ class Runner:
             for name in ("task", "teacher", "batch_size", "weight_decay")
         }
         teacher["epochs"] = self.teacher_epochs
-        teacher["pixels"] = digest(task.train)
+        teacher["pixels"] = digest(keras.tree.flatten(task.train))
         teacher["rate"] = experiment.teacher_learning_rate
         teacher["versions"] = versions()
         if not experiment.teacher_augmented:
@@ -128,7 +125,8 @@ class Runner:
         else:
             # How they are moved, told by the first of them.
             moved = next(iter(task.make_augmented(experiment.batch_size, TEACHER_SEED)))
-            teacher["views"] = digest([keras.ops.convert_to_numpy(part) for part in moved])
+            parts = keras.tree.flatten(moved)
+            teacher["views"] = digest([keras.ops.convert_to_numpy(part) for part in parts])
         return shared / hashlib.sha256(repr(teacher).encode()).hexdigest()[:16]
 
     def make_student(self):
@@ -136,9 +134,9 @@ class Runner:
         return self.task.make_model(self.experiment.student, "student")
 
     def make_optimizer(self, rate, epochs):
-        """AdamW with cosine decay over a whole run."""
-        decay = keras.optimizers.schedules.CosineDecay(rate, epochs * self.steps_per_epoch)
-        return keras.optimizers.AdamW(decay, weight_decay=self.experiment.weight_decay)
+        """The task's optimizer for a run of so many epochs."""
+        steps = epochs * self.steps_per_epoch
+        return self.task.make_optimizer(rate, steps, self.experiment.weight_decay)
 
     def make_data(self, seed):
         """The batches of a run, the same for every way."""
@@ -172,34 +170,35 @@ class Runner:
         print(f"teacher: {self.teacher_epochs} epochs ...", flush=True)
         keras.utils.set_random_seed(TEACHER_SEED)
         teacher = self.task.make_model(experiment.teacher, "teacher")
-        teacher.compile(
-            self.make_optimizer(experiment.teacher_learning_rate, self.teacher_epochs),
-            loss=loss_from_logits(),
-            metrics=["accuracy"],
-        )
-        callbacks = [EpochReport("teacher")]
+        rate, epochs = experiment.teacher_learning_rate, self.teacher_epochs
+        teacher.compile(self.make_optimizer(rate, epochs), **self.task.compile_arguments())
         if experiment.teacher_augmented:
-            data = self.task.make_augmented(experiment.batch_size, TEACHER_SEED)
+            data, callbacks = self.task.make_augmented(experiment.batch_size, TEACHER_SEED), []
         else:
             data = self.make_plain_data(TEACHER_SEED)
-            callbacks.append(data.callback)
-        teacher.fit(
-            data,
-            epochs=self.teacher_epochs,
-            validation_data=self.watched,
-            validation_freq=_looks(self.teacher_epochs),
-            callbacks=callbacks,
-            shuffle=False,
-            verbose=0,
-        )
+            callbacks = [data.callback]
+        self._fit(teacher, data, epochs, callbacks, "teacher")
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part.keras")
         teacher.save(unfinished)
         unfinished.replace(path)
         return teacher
 
+    def _fit(self, model, data, epochs, callbacks, label):
+        return model.fit(
+            data,
+            epochs=epochs,
+            validation_data=self.task.watched,
+            validation_freq=_looks(epochs),
+            callbacks=[*callbacks, EpochReport(label, tell=self.task.tell)],
+            shuffle=False,  # the data shuffle themselves
+            verbose=0,
+        )
+
     def train(self, way, seed):
         """One student.
+
+        The seed fixes its first weights and the batches, so that all ways start alike.
 
         Args:
             way: A `Way`.
@@ -208,9 +207,20 @@ class Runner:
         Returns:
             A tuple of the student, its history and the seconds of `fit`.
         """
-        if way.through == "keras.distillation":
-            return self._train_through_keras(way, seed)
-        data = self.make_data(seed)
+        keras.utils.set_random_seed(seed)
+        student = self.make_student()
+        through_keras = way.through == "keras.distillation"
+        make = self._distiller_of_keras if through_keras else self._distiller
+        distiller = make(way, student)
+        data = self.make_plain_data(seed) if through_keras else self.make_data(seed)
+        callbacks = [data.callback] if isinstance(data, PlainBatches) else []
+        epochs = self.experiment.epochs
+        keras.utils.set_random_seed(seed)
+        start = time.perf_counter()
+        history = self._fit(distiller, data, epochs, callbacks, f"seed {seed}, {way.name}")
+        return student, history.history, time.perf_counter() - start
+
+    def _distiller(self, way, student):
         pairs = [
             FeaturePair(
                 layer,
@@ -220,28 +230,22 @@ class Runner:
             )
             for layer, anchor in way.layers.items()
         ]
-        callbacks = [] if self.cache else [data.callback]
-        more = {}
+        distiller = KTANDistiller(
+            self.teacher,
+            student,
+            pairs,
+            temperature=way.temperature,
+            **self.task.distiller_arguments,
+        )
+        more = self.task.compile_arguments()
         if way.discriminator_learning_rate is not None:
             more["discriminator_optimizer"] = keras.optimizers.Adam(
                 way.discriminator_learning_rate, beta_1=0.5
             )
         if way.t2s_learning_rate is not None:
             more["t2s_optimizer"] = keras.optimizers.Adam(way.t2s_learning_rate)
-        return train_student(
-            "labels only",  # whose weights are all replaced below
-            seed,
-            self.teacher,
-            self.make_student,
-            data,
-            self.watched,
-            self.experiment.epochs,
-            self.steps_per_epoch,
-            lambda: self.make_optimizer(self.experiment.learning_rate, self.experiment.epochs),
-            feature_pairs=pairs,
-            temperature=way.temperature,
-            validation_freq=_looks(self.experiment.epochs),
-            callbacks=[*callbacks, EpochReport(f"seed {seed}, {way.name}")],
+        distiller.compile(
+            self.make_optimizer(self.experiment.learning_rate, self.experiment.epochs),
             logits_loss_weight=weight_over_training(way.logits, self.steps),
             feature_loss_weight=weight_over_training(way.feature, self.steps),
             adversarial_loss_weight=weight_over_training(way.adversarial, self.steps),
@@ -249,10 +253,9 @@ class Runner:
             adversarial_loss=way.adversarial_loss,
             **more,
         )
+        return distiller
 
-    def _train_through_keras(self, way, seed):
-        keras.utils.set_random_seed(seed)
-        student = self.make_student()
+    def _distiller_of_keras(self, way, student):
         distiller = keras.distillation.Distiller(
             self.teacher,
             student,
@@ -260,22 +263,9 @@ class Runner:
         )
         distiller.compile(
             self.make_optimizer(self.experiment.learning_rate, self.experiment.epochs),
-            loss=loss_from_logits(),
-            metrics=["accuracy"],
+            **self.task.compile_arguments(),
         )
-        keras.utils.set_random_seed(seed)
-        start = time.perf_counter()
-        data = self.make_plain_data(seed)
-        history = distiller.fit(
-            data,
-            epochs=self.experiment.epochs,
-            validation_data=self.watched,
-            validation_freq=_looks(self.experiment.epochs),
-            callbacks=[data.callback, EpochReport(f"seed {seed}, {way.name}")],
-            shuffle=False,
-            verbose=0,
-        )
-        return student, history.history, time.perf_counter() - start
+        return distiller
 
 
 def _looks(epochs):

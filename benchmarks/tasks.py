@@ -1,34 +1,84 @@
-"""The tasks of the experiments: their images, their models, the views of an image."""
+"""The tasks of the experiments: their images, their models, how both are judged."""
 
 import dataclasses
 from collections.abc import Callable
 
+import keras
 import numpy as np
+from four_ways import accuracy
+from progress import tell_accuracy
+
+
+def accuracy_on(model, data):
+    """A classifier's share of right answers.
+
+    Args:
+        model: A `keras.Model` that returns logits.
+        data: Tuple of images and labels.
+
+    Returns:
+        Float between 0 and 1.
+    """
+    images, labels = data
+    return accuracy(model, (images.astype("float32"), labels))
+
+
+def classifier_compile_arguments():
+    """What every way of a classifier is compiled with."""
+    return {
+        "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "metrics": ["accuracy"],
+    }
+
+
+def adamw(rate, steps, weight_decay):
+    """AdamW with cosine decay over so many steps."""
+    decay = keras.optimizers.schedules.CosineDecay(rate, steps)
+    return keras.optimizers.AdamW(decay, weight_decay=weight_decay)
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Images and models of one experiment.
+    """Images and models of one experiment, and how a model is judged. The defaults classify.
 
     Args:
-        train: Tuple `(images, labels)` of arrays.
-        validation: The same, cut from the train split: all choices are made on it.
-        load_test: Function without arguments that returns the test images and labels.
+        train: Tuple of an array of images and a structure of arrays, the labels.
+        validation: What `score` takes, cut from the train split: all choices are made on it.
+        load_test: Function without arguments that returns the same of the test split.
         views: Dict from names to functions of a batch of images, the augmentations.
-        make_model: Function from a dict of arguments and a name to an untrained classifier whose
-            last map is the layer `"features"`.
+        make_model: Function from a dict of arguments and a name to an untrained model.
         note: A sentence that belongs beside every number.
+        pixels: List of arrays that tell these images from others.
+        watched: What `fit` looks at now and then, for who waits: tuple `(images, labels)`, or
+            `None`.
         make_augmented: Function from a batch size and a seed to a `tf.data.Dataset` of the
             training images, differently moved in every epoch. `None`: the task has none.
+        measure: What `score` returns, as the tables call it.
+        score: Function from a model and such data to a number between 0 and 1.
+        tell: Function from the logs of an epoch to the words that say how good it is.
+        make_optimizer: Function from a learning rate, steps and weight decay.
+        compile_arguments: Function without arguments; more for `compile`, of the teacher and of
+            every way.
+        distiller_arguments: Dict of more for `KTANDistiller`.
+        cache_precision: See `TeacherCache`.
     """
 
     train: tuple
-    validation: tuple
+    validation: object
     load_test: Callable
     views: dict
     make_model: Callable
     note: str
+    pixels: list
+    watched: tuple | None = None
     make_augmented: Callable | None = None
+    measure: str = "accuracy"
+    score: Callable = accuracy_on
+    tell: Callable = tell_accuracy
+    make_optimizer: Callable = adamw
+    compile_arguments: Callable = classifier_compile_arguments
+    distiller_arguments: dict = dataclasses.field(default_factory=dict)
+    cache_precision: str = "float32"
 
 
 def load_task(experiment, data_dir=None):
@@ -41,10 +91,22 @@ def load_task(experiment, data_dir=None):
     Returns:
         A `Task`.
     """
-    tasks = {"digits": _digits, "cifar10": _cifar10}
+    tasks = {"digits": _digits, "cifar10": _cifar10, "detection": _detection}
     if experiment.task not in tasks:
         raise ValueError(f"Received task={experiment.task!r}. Expected one of {list(tasks)}.")
     return tasks[experiment.task](data_dir, **experiment.data)
+
+
+def _classification(train, validation, *arguments, **more):
+    return Task(
+        train,
+        validation,
+        *arguments,
+        **more,
+        pixels=[*train, *validation],
+        # A look at all of them after each epoch would cost more than the training.
+        watched=(validation[0][:1000].astype("float32"), validation[1][:1000]),
+    )
 
 
 def _plain(images):
@@ -73,7 +135,7 @@ def _digits(data_dir):
     import distill_digits
 
     train, validation, test = distill_digits.load_data()
-    return Task(
+    return _classification(
         train,
         validation,
         lambda: test,
@@ -98,7 +160,7 @@ def _cifar10(data_dir, image_size, train_images, validation_images, shifts=0):
         views[f"mirrored and moved {rows} {columns}"] = lambda images, move=move: move(
             _mirrored(images)
         )
-    return Task(
+    return _classification(
         train,
         validation,
         lambda: test,
@@ -107,5 +169,13 @@ def _cifar10(data_dir, image_size, train_images, validation_images, shifts=0):
         "The pixels were kept as JPEG: numbers differ slightly from those of the PNG original."
         if is_jpeg
         else "The pixels were kept without loss.",
-        lambda batch_size, seed: make_training_data(*train, batch_size, seed, crops=True),
+        make_augmented=lambda batch_size, seed: make_training_data(
+            *train, batch_size, seed, crops=True
+        ),
     )
+
+
+def _detection(data_dir, **arguments):
+    from detection_task import make_detection_task
+
+    return make_detection_task(data_dir, {"plain": _plain}, **arguments)

@@ -10,7 +10,7 @@ import signal
 
 from device import limit_threads
 from experiment import read_experiment
-from four_ways import accuracy
+from orphans import end_with_parent
 from run_log import digest
 from runner import Runner
 from tasks import load_task
@@ -42,7 +42,7 @@ def finished_run(runner, seed, way, output):
         "way": way.name,
         "seed": seed,
         "settings": settings_of_way(way),
-        "validation_accuracy": accuracy(student, runner.validation),
+        f"validation_{runner.task.measure}": runner.task.score(student, runner.task.validation),
         "seconds": round(seconds, 1),
         "history": {name: [round(v, 5) for v in kept] for name, kept in history.items()},
     }
@@ -67,7 +67,7 @@ def started_workers(count, threads):
         count, multiprocessing.get_context("spawn"), _prepare_process, (threads,)
     ) as pool:
         for _ in range(count):
-            pool.submit(_prepare_process, threads)  # a process is only started for a task
+            pool.submit(int)  # a process is only started for a task
         yield pool
 
 
@@ -117,6 +117,7 @@ def finished_runs(runner, left, output, pool, source):
 def _prepare_process(threads):
     # Ctrl-C ends a worker at once; else it would go on with the next run.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_parent()
     limit_threads(threads)
 
 

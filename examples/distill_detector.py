@@ -65,13 +65,13 @@ def networks(is_quick):
     return (QUICK_TEACHER, QUICK_STUDENT) if is_quick else (TEACHER, STUDENT)
 
 
-def make_optimizer(steps, rate):
+def make_optimizer(steps, rate, weight_decay=1e-4):
     """AdamW that warms up and then decays to 0 over so many steps."""
     warmup = min(100, steps // 10)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, steps - warmup, warmup_target=rate, warmup_steps=warmup
     )
-    return keras.optimizers.AdamW(schedule, weight_decay=1e-4, clipnorm=10.0)
+    return keras.optimizers.AdamW(schedule, weight_decay=weight_decay, clipnorm=10.0)
 
 
 def make_game(way, steps):

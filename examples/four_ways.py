@@ -64,7 +64,6 @@ def train_student(
     temperature=4.0,
     batch_size=None,
     callbacks=(),
-    validation_freq=1,
     **compile_arguments,
 ):
     """One run: a fresh student, one way, one seed.
@@ -78,7 +77,7 @@ def train_student(
         teacher: The trained teacher.
         make_student: Function without arguments that builds the student.
         train_data: A `tf.data.Dataset`, or a tuple `(inputs, labels)` of arrays.
-        validation_data: The same, for one look after every `validation_freq` epochs.
+        validation_data: The same, for one look after each epoch.
         epochs: Int.
         steps_per_epoch: Int, for the weights that fall over the training.
         make_optimizer: Function without arguments that makes the student's optimizer.
@@ -86,7 +85,6 @@ def train_student(
         temperature: See `KTANDistiller`.
         batch_size: For arrays.
         callbacks: Keras callbacks.
-        validation_freq: Int.
         **compile_arguments: More for `KTANDistiller.compile`.
 
     Returns:
@@ -113,7 +111,6 @@ def train_student(
         batch_size=batch_size,
         epochs=epochs,
         validation_data=validation_data,
-        validation_freq=validation_freq,
         callbacks=list(callbacks),
         shuffle=targets is not None,  # a data set shuffles itself, and Keras warns
         verbose=0,

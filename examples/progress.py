@@ -19,15 +19,15 @@ class EpochReport(keras.callbacks.Callback):
         super().__init__()
         self.label = label
         self.every = every
-        self.tell = tell or _tell_accuracy
+        self.tell = tell or tell_accuracy
 
     def on_train_begin(self, logs=None):
         self._start = self._last = time.perf_counter()
         self._seen = {}
 
     def on_epoch_end(self, epoch, logs=None):
-        now, total = time.perf_counter(), self.params["epochs"]
         self._seen.update(logs or {})  # not every epoch has a look at the validation images
+        now, total = time.perf_counter(), self.params["epochs"]
         if now - self._last < self.every:
             return
         self._last = now
@@ -39,7 +39,8 @@ class EpochReport(keras.callbacks.Callback):
         )
 
 
-def _tell_accuracy(logs):
+def tell_accuracy(logs):
+    """The accuracy of a classifier in words."""
     if "val_accuracy" not in logs:
         return "validation images not looked at yet"
     return f"{logs['val_accuracy']:.2%} on the validation images"

@@ -8,21 +8,20 @@ import keras
 from keras_ktan import validation
 from keras_ktan.acts_as_student import ActsAsStudent, batch_size
 from keras_ktan.anchor_labels import AnchorLabels
-from keras_ktan.cached_dataset import CachedDataset
-from keras_ktan.class_logits import refuse_regression, require_loss_on_logits
-from keras_ktan.divergence_guard import DivergenceGuard, DivergenceWatch
+from keras_ktan.divergence_guard import DivergenceWatch
 from keras_ktan.feature_pair import FeaturePair
 from keras_ktan.game_log import GameLog
+from keras_ktan.guarded_fit import GuardedFit
 from keras_ktan.model_trace import supports_jit
 from keras_ktan.objectives import Objectives
 from keras_ktan.pairing import Pairing
-from keras_ktan.players_optimizer import PlayersOptimizer, prepare_optimizer
+from keras_ktan.players_optimizer import make_players
 from keras_ktan.saved_distiller import SavedDistiller
 from keras_ktan.train_step import TrainStep
 
 
 @keras.saving.register_keras_serializable(package="keras_ktan")
-class KTANDistiller(TrainStep, ActsAsStudent, SavedDistiller, keras.Model):
+class KTANDistiller(GuardedFit, TrainStep, ActsAsStudent, SavedDistiller, keras.Model):
     """Trains a small student to be as good as a big teacher.
 
     The student learns from the labels, from the teacher's softened probabilities, from the
@@ -196,11 +195,6 @@ class KTANDistiller(TrainStep, ActsAsStudent, SavedDistiller, keras.Model):
             "adversarial": adversarial_loss_weight,
         }
         validation.check_weights(weights)
-        if optimizer is None:
-            raise ValueError(
-                "Received optimizer=None. Expected the student's optimizer. Write "
-                "`optimizer='adam'`, for example."
-            )
         validation.check_feature_loss(feature_loss)
         validation.check_adversarial_loss(adversarial_loss)
         if loss is None:
@@ -216,27 +210,10 @@ class KTANDistiller(TrainStep, ActsAsStudent, SavedDistiller, keras.Model):
             feature_loss,
             adversarial_loss,
         )
-        objectives.check_anchors()
-        objectives.check_position_weights()
-        validation.check_terms(objectives, pairing.class_logits, pairing.search_error)
+        pairing.check_game(objectives, loss)
         validation.check_trainable(self.student)
-        if objectives.active("logits"):
-            require_loss_on_logits(loss)
-        if objectives.uses_teacher and pairing.class_logits.usable:
-            refuse_regression(loss)
-
         scale = auto_scale_loss and self.student.dtype_policy.name == "mixed_float16"
-        players = PlayersOptimizer(
-            prepare_optimizer(optimizer, scale),
-            prepare_optimizer(t2s_optimizer or keras.optimizers.Adam(3e-3), scale)
-            if objectives.uses_maps
-            else None,
-            prepare_optimizer(
-                discriminator_optimizer or keras.optimizers.Adam(5e-5, beta_1=0.5), scale
-            )
-            if objectives.uses_discriminator
-            else None,
-        )
+        players = make_players(objectives, optimizer, t2s_optimizer, discriminator_optimizer, scale)
         if jit_compile == "auto" and not supports_jit(self.teacher):
             jit_compile = False
         players.build(self.student_variables, self.t2s_variables, self.discriminator_variables)
@@ -261,67 +238,6 @@ class KTANDistiller(TrainStep, ActsAsStudent, SavedDistiller, keras.Model):
             "t2s_optimizer": players.t2s or t2s_optimizer,
             "discriminator_optimizer": players.discriminator or discriminator_optimizer,
         }
-
-    def fit(
-        self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        verbose="auto",
-        callbacks=None,
-        validation_split=0.0,
-        validation_data=None,
-        shuffle=True,
-        **arguments,
-    ):
-        """Train the student; all arguments are those of `keras.Model.fit`.
-
-        Args:
-            x: As in `keras.Model.fit`, or what `TeacherCache.dataset` returned.
-            y: As in `keras.Model.fit`.
-            batch_size: As in `keras.Model.fit`.
-            epochs: As in `keras.Model.fit`.
-            verbose: As in `keras.Model.fit`.
-            callbacks: As in `keras.Model.fit`.
-            validation_split: As in `keras.Model.fit`.
-            validation_data: As in `keras.Model.fit`; plain data, also beside a cache.
-            shuffle: As in `keras.Model.fit`. A cache's data set shuffles itself.
-            **arguments: The others of `keras.Model.fit`.
-
-        Returns:
-            A `keras.callbacks.History`.
-
-        Raises:
-            ValueError: If a cache's data set is another teacher's or lacks a map or comes with
-                `steps_per_epoch`, or if the student begins with weights that are not finite.
-            FloatingPointError: If a loss becomes NaN or infinite. The error names the term; the
-                distiller is as it was at the end of the last good epoch, or up to 1,000 steps
-                before in a long one.
-        """
-        own = [DivergenceGuard()]
-        if isinstance(x, CachedDataset) and self.compiled:
-            if arguments.get("steps_per_epoch") is not None:
-                raise ValueError(
-                    f"Received steps_per_epoch={arguments['steps_per_epoch']} with a data set of a "
-                    "TeacherCache. Expected None, because it draws a new order for each pass over "
-                    "the images. Leave it out, and use fewer or more `epochs`."
-                )
-            x.prepare_for(self)
-            shuffle = False
-            own.append(keras.callbacks.LambdaCallback(on_epoch_begin=x.begin_epoch))
-        return super().fit(
-            x,
-            y,
-            batch_size,
-            epochs,
-            verbose,
-            [*own, *_as_callbacks(callbacks)],
-            validation_split,
-            validation_data,
-            shuffle,
-            **arguments,
-        )
 
     @property
     def teacher_paths(self):
@@ -406,12 +322,6 @@ _COMPILE_ARGUMENTS = tuple(inspect.signature(KTANDistiller.compile).parameters)[
 
 def _as_list(feature_pairs):
     return [feature_pairs] if isinstance(feature_pairs, FeaturePair) else list(feature_pairs)
-
-
-def _as_callbacks(callbacks):
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        return callbacks.callbacks
-    return keras.tree.flatten(callbacks or [])
 
 
 def _variables(layers):

@@ -1,7 +1,7 @@
 """What two models have to do with each other: their class logits and their paired maps."""
 
 from keras_ktan import validation
-from keras_ktan.class_logits import ClassLogits
+from keras_ktan.class_logits import ClassLogits, refuse_regression, require_loss_on_logits
 from keras_ktan.feature_map_search import last_feature_map
 from keras_ktan.feature_pair import ConnectedPair, FeaturePair
 from keras_ktan.model_trace import ModelTrace
@@ -58,6 +58,24 @@ class Pairing:
     def discriminators(self):
         """The discriminators, each once though pairs may share one."""
         return _unique(pair.discriminator for pair in self.pairs)
+
+    def check_game(self, objectives, loss):
+        """Refuse a game that these models cannot play.
+
+        Args:
+            objectives: The `Objectives` of these pairs.
+            loss: The loss against the labels as `compile` was given it.
+
+        Raises:
+            ValueError: If a term wants what is not there.
+        """
+        objectives.check_anchors()
+        objectives.check_position_weights()
+        validation.check_terms(objectives, self.class_logits, self.search_error)
+        if objectives.active("logits"):
+            require_loss_on_logits(loss)
+        if objectives.uses_teacher and self.class_logits.usable:
+            refuse_regression(loss)
 
     def describe(self):
         """Lines for `summary()`."""

@@ -5,20 +5,40 @@ import keras
 PLAYERS = ("student", "t2s", "discriminator")
 
 
-def prepare_optimizer(optimizer, scale_loss):
-    """A player's optimizer from what the user gave.
+def make_players(objectives, optimizer, t2s_optimizer, discriminator_optimizer, scale_loss):
+    """The optimizer of those who play, from what the user gave.
 
     Args:
-        optimizer: Name, config or `keras.optimizers.Optimizer`.
-        scale_loss: Whether to guard it against float16's underflow.
+        objectives: `Objectives`; they say who plays.
+        optimizer: The student's: name, config or `keras.optimizers.Optimizer`.
+        t2s_optimizer: Likewise T2S's, or `None` for the default.
+        discriminator_optimizer: Likewise the discriminators'.
+        scale_loss: Whether to guard each against float16's underflow.
 
     Returns:
-        A `keras.optimizers.Optimizer`.
+        A `PlayersOptimizer`.
+
+    Raises:
+        ValueError: If the student has none.
     """
-    optimizer = keras.optimizers.get(optimizer)
-    if scale_loss and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    return optimizer
+    if optimizer is None:
+        raise ValueError(
+            "Received optimizer=None. Expected the student's optimizer. Write "
+            "`optimizer='adam'`, for example."
+        )
+
+    def prepare(given):
+        given = keras.optimizers.get(given)
+        if scale_loss and not isinstance(given, keras.optimizers.LossScaleOptimizer):
+            given = keras.optimizers.LossScaleOptimizer(given)
+        return given
+
+    t2s = discriminator = None
+    if objectives.uses_maps:
+        t2s = prepare(t2s_optimizer or keras.optimizers.Adam(3e-3))
+    if objectives.uses_discriminator:
+        discriminator = prepare(discriminator_optimizer or keras.optimizers.Adam(5e-5, beta_1=0.5))
+    return PlayersOptimizer(prepare(optimizer), t2s, discriminator)
 
 
 @keras.saving.register_keras_serializable(package="keras_ktan")

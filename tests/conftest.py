@@ -1,5 +1,6 @@
 """Quiet backends, a fresh Keras for every test, and what each promise's tests gave."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -35,6 +36,11 @@ def pytest_collection_modifyitems(items):
         if reason is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
         note_promises(item, BACKEND)
+
+
+def pytest_collection_finish():
+    # Keras and KerasTuner collect garbage again and again; what the imports left is none.
+    gc.freeze()
 
 
 def _compile_quickly(config):

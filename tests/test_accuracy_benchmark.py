@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tomllib
@@ -10,7 +12,7 @@ import tomllib
 import keras
 import numpy as np
 import pytest
-from models import assert_changed, snapshot
+from models import assert_changed, loss_from_logits, snapshot
 
 BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
 
@@ -42,7 +44,15 @@ def benchmarks_on_path(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     monkeypatch.syspath_prepend(str(BENCHMARKS.parent / "examples"))
     # Other tests may have put a module of the same name in its place.
-    for name in ("report", "experiment", "tasks", "runner", "workers", "accuracy"):
+    for name in (
+        "report",
+        "experiment",
+        "tasks",
+        "runner",
+        "workers",
+        "accuracy",
+        "detection_task",
+    ):
         sys.modules.pop(name, None)
 
 
@@ -256,7 +266,7 @@ def test_the_committed_experiments_can_be_read_and_the_sizes_differ_in_the_stude
 def test_labels_only_is_plain_training_of_the_student(tiny, tmp_path):
     """Also through the cache: so no way has another order, other views or other first weights."""
     from experiment import read_experiment
-    from runner import Runner, loss_from_logits
+    from runner import Runner
     from tasks import load_task
 
     tiny.write_text(TINY.replace("epochs = 1", "epochs = 2"))
@@ -280,7 +290,7 @@ def test_labels_only_is_plain_training_of_the_student(tiny, tmp_path):
 def test_a_teacher_may_see_other_images_than_the_students(tiny, tmp_path):
     import tensorflow as tf
     from experiment import read_experiment
-    from runner import TEACHER_SEED, Runner, loss_from_logits
+    from runner import TEACHER_SEED, Runner
     from tasks import load_task
 
     tiny.write_text("teacher_augmented = true\n" + TINY)
@@ -346,6 +356,36 @@ def test_runs_side_by_side_are_those_that_come_one_after_another_though_one_fail
     alone = subprocess.run([*command, "--workers", "1"], capture_output=True, text=True)
     assert alone.returncode == 2
     assert "threads of a run (--threads) was 1, now TensorFlow's own" in alone.stderr
+
+
+def test_a_worker_ends_with_the_process_that_started_it(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        """
+import multiprocessing, os, signal, time
+from orphans import end_with_parent
+
+def work(pipe):
+    end_with_parent()
+    pipe.send("works")
+    time.sleep(60)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    context.Process(target=work, args=(there,)).start()
+    print(here.recv(), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    )
+    # This waits for everybody who holds the pipe that they write to, so for the worker, too.
+    ended = subprocess.run(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        timeout=30,
+        env={**os.environ, "PYTHONPATH": str(BENCHMARKS)},
+    )
+    assert (ended.stdout.split(), ended.returncode) == ([b"works"], -signal.SIGKILL)
 
 
 def test_an_experiment_runs_once_reads_the_test_at_the_end_and_refuses_a_mixture(
@@ -423,3 +463,115 @@ def test_a_given_teacher_is_taken_as_it_is_and_named_in_the_settings(tiny, tmp_p
         accuracy.main(arguments)
     assert "teacher was given was True, now False" in capsys.readouterr().err
     assert not list((tmp_path / "teachers").glob("*.keras"))
+
+
+DETECTION = """
+title = "Tiny shapes"
+task = "detection"
+epochs = 1
+batch_size = 16
+learning_rate = 0.01
+teacher_learning_rate = 0.01
+seeds = 1
+
+[data]
+dataset = "shapes"
+image_size = [48, 64]
+versions = 1
+held_out = 80
+
+[teacher]
+widths = [8, 8, 8, 8]
+pyramid_width = 8
+
+[student]
+widths = [4, 4, 4, 4]
+pyramid_width = 4
+
+[ways.KTAN]
+logits = 10.0
+temperature = 1.0
+feature = { falling = 0.3 }
+adversarial = { falling = 0.001 }
+layers = { box_head_P3 = "student_head" }
+"""
+
+
+def test_detectors_are_judged_by_their_average_precision(tmp_path):
+    import accuracy
+    import tensorflow as tf
+    from detection_data import SHAPE_NAMES, make_shapes, split_pictures
+    from distill_detector import evaluate
+    from experiment import read_experiment
+    from tasks import load_task
+    from workers import weights_path
+
+    path, output = tmp_path / "shapes.toml", tmp_path / "output"
+    path.write_text(DETECTION)
+    # One step of each: building the graphs would take longer.
+    tf.config.run_functions_eagerly(True)
+    try:
+        accuracy.main([str(path), "--output", str(output), "--workers", "1"])
+    finally:
+        tf.config.run_functions_eagerly(False)
+    experiment = read_experiment(path)
+    student = load_task(experiment).make_model(experiment.student, "student")
+    student.load_weights(weights_path(output, 0, experiment.ways[0]))
+    teacher = keras.saving.load_model(next((tmp_path / "teachers").glob("*.keras")))
+    _, held_out = split_pictures(make_shapes(96, (48, 64), seed=0), 80)
+    pictures = {"validation": held_out, "test": make_shapes(32, (48, 64), seed=1)}
+    expected = {
+        (part, detector.name): evaluate(detector, pictures[part], (48, 64), SHAPE_NAMES)["AP"]
+        for part in pictures
+        for detector in (student, teacher)
+    }
+    assert len(set(expected.values())) > 1  # else any of them would do
+    (run,) = map(json.loads, (output / "runs.jsonl").open())
+    settings = json.loads((output / "settings.json").read_text())
+    read_once = {run["way"]: run for run in map(json.loads, (output / "test/runs.jsonl").open())}
+    assert {
+        ("validation", "student"): run["validation_AP"],
+        ("validation", "teacher"): settings["teacher's validation AP"],
+        ("test", "student"): read_once["KTAN"]["test_AP"],
+        ("test", "teacher"): read_once["teacher"]["test_AP"],
+    } == pytest.approx(expected, abs=1e-6)
+    table = (output / "table.md").read_text()
+    assert "test AP, mean ± sd" in table
+    assert f"| KTAN | 1 | {100 * expected['test', 'student']:.2f} |" in table
+
+
+def test_the_experiment_with_blood_cells_is_the_one_of_the_example():
+    import distill_detector as example
+    from experiment import FOLDER, read_experiment
+
+    experiment = read_experiment(FOLDER / "bccd.toml")
+    networks = (experiment.teacher, experiment.student)
+    for network, expected in zip(networks, example.networks(False), strict=True):
+        assert network == {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in expected.items()
+        }
+    assert experiment.epochs == example.STUDENT_EPOCHS
+    assert experiment.teacher_epochs == example.TEACHER_EPOCHS
+    assert experiment.data["versions"] == example.VIEWS
+    assert experiment.learning_rate == example.STUDENT_RATE
+    assert experiment.teacher_learning_rate == example.TEACHER_RATE
+    ways = {way.name: way for way in experiment.ways}
+    for name, theirs in {
+        "labels only": "labels only",
+        "softened logits": "softened scores",
+        "features": "features",
+        "KTAN: logits + features + adversary": "KTAN",
+    }.items():
+        way = ways[name]
+        pairs, weights = example.make_game(theirs, steps=1)
+        assert way.layers == {pair.teacher_layer_name: "student_head" for pair in pairs}
+        assert {pair.teacher_to_student.anchor for pair in pairs} == {"student_head"}
+        assert way.logits == weights["logits_loss_weight"]
+        for term in ("feature", "adversarial"):
+            expected = weights[f"{term}_loss_weight"]
+            if expected:  # a schedule
+                expected = {"falling": expected.get_config()["initial_learning_rate"]}
+            assert getattr(way, term) == expected
+        if way.logits:
+            assert way.temperature == example.TEMPERATURE

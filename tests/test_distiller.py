@@ -39,6 +39,7 @@ def make_distiller(dtype=None, pairs=None, **compile_arguments):
             "optimizer": keras.optimizers.AdamW(1e-2),
             "loss": loss_from_logits(),
             "metrics": ["accuracy"],
+            "run_eagerly": True,  # a few steps: building a graph would take longer
             **compile_arguments,
         }
     )
@@ -333,7 +334,7 @@ def test_every_way_to_run_gives_the_same_weights(switches):
 def test_mixed_precision(policy):
     exact = train(make_distiller(), steps=1)
     keras.config.set_dtype_policy(policy)
-    distiller = make_distiller(discriminator_optimizer="sgd")
+    distiller = make_distiller(discriminator_optimizer="sgd", run_eagerly=False)
     for player in ("student", "t2s", "discriminator"):
         optimizer = getattr(distiller.optimizer, player)
         scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
@@ -353,6 +354,7 @@ def test_gradient_accumulation_moves_the_student_every_second_step():
         optimizer=keras.optimizers.SGD(0.1, gradient_accumulation_steps=2),
         feature_loss_weight=0.0,
         adversarial_loss_weight=0.0,
+        run_eagerly=False,
     )
     images, labels = image_data(16)
     kernel = distiller.student.get_layer("logits").kernel
@@ -375,7 +377,7 @@ def test_learning_rate_callbacks_move_the_students_optimizer():
 
 
 def test_distillation_without_labels():
-    distiller = make_distiller(student_loss_weight=0.0, metrics=None)
+    distiller = make_distiller(student_loss_weight=0.0, metrics=None, run_eagerly=False)
     images, _ = image_data(16)
     history = distiller.fit(images, batch_size=16, epochs=30, verbose=0).history
     assert "student_loss" not in history

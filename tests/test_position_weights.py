@@ -69,6 +69,7 @@ def make_distiller(
             "optimizer": keras.optimizers.SGD(0.1),
             "loss": {SCORED: "mse", "size": "mse"},
             "adversarial_loss_weight": 0.0,
+            "run_eagerly": True,  # a few steps: building a graph would take longer
             **compiled,
         }
     )
@@ -177,7 +178,7 @@ def test_a_function_that_loading_cannot_find_is_refused_when_it_is_saved(tmp_pat
 def test_a_cache_brings_the_teachers_outputs_along(tmp_path, strides):
     players = []
     for name in ("running", "kept"):
-        distiller = make_distiller(strides=strides)
+        distiller = make_distiller(strides=strides, run_eagerly=False)
         images, labels = batch(size=8 // strides)
         if name == "running":
             distiller.fit(images, labels, epochs=2, batch_size=6, verbose=0)
@@ -203,7 +204,6 @@ def test_a_weight_of_0_asks_nobody_but_a_t2s_that_matches():
             anchor,
             feature_loss_weight=0.0,
             adversarial_loss_weight=0.1,
-            run_eagerly=True,
         )
         before = len(calls)
         distiller.train_on_batch(*batch())
@@ -224,6 +224,7 @@ def test_of_two_pairs_one_may_have_weights():
             keras.optimizers.SGD(0.0),
             loss={SCORED: "mse", "size": "mse"},
             adversarial_loss_weight=0.0,
+            run_eagerly=True,
         )
         return distiller.train_on_batch(*batch(), return_dict=True)["feature_loss"]
 
@@ -238,7 +239,8 @@ def test_of_two_pairs_one_may_have_weights():
 
 
 def test_maps_of_open_sizes():
-    fixed, open_sizes = make_distiller(), make_distiller(size=None)
+    # A graph is where a size can be open.
+    fixed, open_sizes = (make_distiller(size=size, run_eagerly=False) for size in (8, None))
     for role in ("teacher", "student"):
         getattr(open_sizes, role).set_weights(getattr(fixed, role).get_weights())
     for one, other in zip(
@@ -250,7 +252,9 @@ def test_maps_of_open_sizes():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     # One weight for a whole image, which no shape shows: as if there were none.
     alike, plain = (
-        make_distiller(weigh, size=None).train_on_batch(*batch(), return_dict=True)["feature_loss"]
+        make_distiller(weigh, size=None, run_eagerly=False).train_on_batch(
+            *batch(), return_dict=True
+        )["feature_loss"]
         for weigh in (lambda outputs: ops.exp(outputs["size"][:, :1, :1, 0]), None)
     )
     np.testing.assert_allclose(alike, plain, rtol=1e-5)

@@ -1,6 +1,9 @@
 """One training step on TensorFlow."""
 
+import itertools
+
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_ktan.acts_as_student import batch_size
@@ -42,21 +45,37 @@ class TrainStep:
             # Metrics make their variables when they first see data. TensorFlow throws away a
             # trace that made variables, and tracing the whole game takes seconds.
             nonlocal state_is_made
-            if not state_is_made and isinstance(iterator, tf.data.Iterator):
-                self._make_state(iterator.element_spec)
-            state_is_made = True
+            if not state_is_made:
+                iterator = self._make_state(iterator)
+                state_is_made = True
             return run(iterator)
 
         self.train_function = train_function
 
-    def _make_state(self, spec):
-        """Make the variables of metrics and losses for data of this form."""
-        spec = tf.nest.map_structure(
-            lambda part: None if isinstance(part, tf.OptionalSpec) else part, spec
+    def _make_state(self, iterator):
+        """Make the variables of metrics and losses for the data to come.
+
+        Args:
+            iterator: What Keras hands over: `fit` an iterator of TensorFlow's, which knows the
+                form of its batches, `train_on_batch` another with one batch.
+
+        Returns:
+            An iterator over the same data.
+        """
+        if isinstance(iterator, tf.data.Iterator):
+            data = iterator.element_spec
+        elif isinstance(iterator, tf.distribute.DistributedIterator):
+            return iterator  # Keras made them already, on every replica
+        else:
+            data = next(iterator)
+            iterator = itertools.chain([data], iterator)
+        data = tf.nest.map_structure(
+            lambda part: None if isinstance(part, tf.OptionalSpec) else part, data
         )
-        parts = [part for part in tf.nest.flatten(spec) if part is not None]
-        if all(isinstance(part, tf.TensorSpec) for part in parts):
-            self._symbolic_build(data_batch=spec)
+        parts = [part for part in tf.nest.flatten(data) if part is not None]
+        if all(isinstance(part, tf.TensorSpec | tf.Tensor | np.ndarray) for part in parts):
+            self._symbolic_build(data_batch=data)
+        return iterator
 
     def labels_loss(self, *args, **kwargs):
         # Keras divides a loss by the number of replicas; here it counts in full until it is
