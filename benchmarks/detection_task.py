@@ -61,7 +61,7 @@ def make_detection_task(data_dir, views, dataset, image_size, versions, held_out
         make_augmented=lambda batch_size, seed: make_training_data(train, size, batch_size, seed),
         measure="AP",
         score=lambda model, data: evaluate(model, data, size, names)["AP"],
-        tell=tell_losses,
+        tell=lambda model, task, logs: tell_losses(logs),
         make_optimizer=lambda rate, steps, decay: make_optimizer(steps, rate, decay),
         # No loss: a detector knows its own.
         compile_arguments=dict,

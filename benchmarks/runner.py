@@ -185,12 +185,14 @@ class Runner:
         return teacher
 
     def _fit(self, model, data, epochs, callbacks, label):
+        def tell(logs):
+            # Only when a line is due: a look after each epoch is a good part of a short run.
+            return self.task.tell(model, self.task, logs)
+
         return model.fit(
             data,
             epochs=epochs,
-            validation_data=self.task.watched,
-            validation_freq=_looks(epochs),
-            callbacks=[*callbacks, EpochReport(label, tell=self.task.tell)],
+            callbacks=[*callbacks, EpochReport(label, tell=tell)],
             shuffle=False,  # the data shuffle themselves
             verbose=0,
         )
@@ -266,11 +268,6 @@ class Runner:
             **self.task.compile_arguments(),
         )
         return distiller
-
-
-def _looks(epochs):
-    """Epochs from one look at the validation images to the next: about five in a run."""
-    return max(1, epochs // 5)
 
 
 def versions():

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import keras
 import numpy as np
 from four_ways import accuracy
-from progress import tell_accuracy
 
 
 def accuracy_on(model, data):
@@ -21,6 +20,13 @@ def accuracy_on(model, data):
     """
     images, labels = data
     return accuracy(model, (images.astype("float32"), labels))
+
+
+def tell_accuracy(model, task, logs):
+    """How good a classifier in training is."""
+    images, labels = task.validation
+    # A look at all of them would cost more than the training.
+    return f"{accuracy_on(model, (images[:1000], labels[:1000])):.2%} on the validation images"
 
 
 def classifier_compile_arguments():
@@ -49,13 +55,12 @@ class Task:
         make_model: Function from a dict of arguments and a name to an untrained model.
         note: A sentence that belongs beside every number.
         pixels: List of arrays that tell these images from others.
-        watched: What `fit` looks at now and then, for who waits: tuple `(images, labels)`, or
-            `None`.
         make_augmented: Function from a batch size and a seed to a `tf.data.Dataset` of the
             training images, differently moved in every epoch. `None`: the task has none.
         measure: What `score` returns, as the tables call it.
         score: Function from a model and such data to a number between 0 and 1.
-        tell: Function from the logs of an epoch to the words that say how good it is.
+        tell: Function from a model in training, this task and the logs of an epoch to the words
+            that say how good it is, for who waits.
         make_optimizer: Function from a learning rate, steps and weight decay.
         compile_arguments: Function without arguments; more for `compile`, of the teacher and of
             every way.
@@ -70,7 +75,6 @@ class Task:
     make_model: Callable
     note: str
     pixels: list
-    watched: tuple | None = None
     make_augmented: Callable | None = None
     measure: str = "accuracy"
     score: Callable = accuracy_on
@@ -104,8 +108,6 @@ def _classification(train, validation, *arguments, **more):
         *arguments,
         **more,
         pixels=[*train, *validation],
-        # A look at all of them after each epoch would cost more than the training.
-        watched=(validation[0][:1000].astype("float32"), validation[1][:1000]),
     )
 
 

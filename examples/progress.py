@@ -19,30 +19,25 @@ class EpochReport(keras.callbacks.Callback):
         super().__init__()
         self.label = label
         self.every = every
-        self.tell = tell or tell_accuracy
+        self.tell = tell or _tell_accuracy
 
     def on_train_begin(self, logs=None):
         self._start = self._last = time.perf_counter()
-        self._seen = {}
 
     def on_epoch_end(self, epoch, logs=None):
-        self._seen.update(logs or {})  # not every epoch has a look at the validation images
         now, total = time.perf_counter(), self.params["epochs"]
         if now - self._last < self.every:
             return
         self._last = now
         left = (now - self._start) / (epoch + 1) * (total - epoch - 1)
         print(
-            f"    {self.label}: epoch {epoch + 1}/{total}, {self.tell(self._seen)}, about "
+            f"    {self.label}: epoch {epoch + 1}/{total}, {self.tell(logs)}, about "
             f"{duration(left)} of this run left",
             flush=True,
         )
 
 
-def tell_accuracy(logs):
-    """The accuracy of a classifier in words."""
-    if "val_accuracy" not in logs:
-        return "validation images not looked at yet"
+def _tell_accuracy(logs):
     return f"{logs['val_accuracy']:.2%} on the validation images"
 
 
