@@ -117,7 +117,7 @@ def digits_task(seed):
         "make_student": lambda: distill_digits.make_classifier(
             distill_digits.STUDENT_FILTERS, "student"
         ),
-        "make_teacher": lambda: distill_digits.train_teacher(train, validation, epochs),
+        "make_teacher": lambda: distill_digits.train_teacher(train, epochs),
     }
 
 

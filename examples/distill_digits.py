@@ -74,7 +74,7 @@ def make_optimizer(epochs, rate=LEARNING_RATE):
     return keras.optimizers.Adam(decay)
 
 
-def train_teacher(train, validation, epochs):
+def train_teacher(train, epochs):
     """The teacher, trained on the labels."""
     keras.utils.set_random_seed(1234)
     teacher = make_classifier(TEACHER_FILTERS, "teacher")
@@ -83,7 +83,7 @@ def train_teacher(train, validation, epochs):
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    teacher.fit(*train, batch_size=BATCH_SIZE, epochs=epochs, validation_data=validation, verbose=0)
+    teacher.fit(*train, batch_size=BATCH_SIZE, epochs=epochs, verbose=0)
     return teacher
 
 
@@ -111,7 +111,7 @@ def main():
     train, validation, test = load_data()
 
     print(f"teacher: {arguments.epochs} epochs on {TRAIN} images ...", flush=True)
-    teacher = train_teacher(train, validation, arguments.epochs)
+    teacher = train_teacher(train, arguments.epochs)
     print(f"teacher: {accuracy(teacher, validation):.2%} on the validation part", flush=True)
 
     def make_student():

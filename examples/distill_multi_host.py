@@ -182,7 +182,7 @@ def main():
 
     train, validation, test = load_data()
     tell(f"{processes} processes, {devices} devices; teacher: {arguments.epochs} epoch(s) ...")
-    teacher = train_teacher(train, validation, arguments.epochs)
+    teacher = train_teacher(train, arguments.epochs)
     tell(f"teacher: {accuracy(teacher, validation):.2%} on the validation part; student ...")
     teacher_weights = agree_on_weights(teacher.get_weights())
     weights, history = distil(teacher_weights, train, arguments.epochs, process, processes)

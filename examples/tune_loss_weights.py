@@ -157,7 +157,7 @@ def main():
         parser.error("--trials, --epochs, --teacher-epochs and --seeds must be 1 or more")
     epochs = arguments.epochs
     train, validation, test = load_data()
-    teacher = train_teacher(train, validation, arguments.teacher_epochs)
+    teacher = train_teacher(train, arguments.teacher_epochs)
     print(f"teacher: {accuracy(teacher, validation):.2%} on the validation images", flush=True)
 
     tuner = keras_tuner.RandomSearch(
@@ -177,7 +177,8 @@ def main():
         settings = {
             name: f"{value:.3g}" if isinstance(value, float) else value
             for name, value in trial.hyperparameters.values.items()
-            if name not in SEARCH_SPACE or isinstance(SEARCH_SPACE[name], list)
+            if not name.startswith("keras_ktan/")  # what the search belongs to
+            and (name not in SEARCH_SPACE or isinstance(SEARCH_SPACE[name], list))
         }
         told = ", ".join(f"{name}={value}" for name, value in settings.items())
         print(f"trial {trial.trial_id}: {trial.status.lower()}{score}; {told}")
