@@ -29,6 +29,8 @@ class Way:
         t2s_learning_rate: Of T2S's Adam.
         through: `"keras_ktan"`, or `"keras.distillation"`: Keras's own distiller as it comes,
             which can do softened logits.
+        distillation_loss: Class of `keras.losses` whose object Keras's own distiller takes.
+            `None`: its default, the text `"kl_divergence"`, which it takes of raw logits.
         seeds: Fewer seeds than the experiment's, for ways of second rank. `None`: all.
     """
 
@@ -44,6 +46,7 @@ class Way:
     discriminator_learning_rate: float | None = None
     t2s_learning_rate: float | None = None
     through: str = "keras_ktan"
+    distillation_loss: str | None = None
     seeds: int | None = None
 
 

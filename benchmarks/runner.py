@@ -258,10 +258,12 @@ class Runner:
         return distiller
 
     def _distiller_of_keras(self, way, student):
+        own = way.distillation_loss
+        loss = {} if own is None else {"loss": getattr(keras.losses, own)()}
         distiller = keras.distillation.Distiller(
             self.teacher,
             student,
-            [keras.distillation.LogitsDistillation(temperature=way.temperature)],
+            [keras.distillation.LogitsDistillation(temperature=way.temperature, **loss)],
         )
         distiller.compile(
             self.make_optimizer(self.experiment.learning_rate, self.experiment.epochs),

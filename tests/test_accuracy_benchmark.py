@@ -287,6 +287,29 @@ def test_labels_only_is_plain_training_of_the_student(tiny, tmp_path):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_keras_own_distiller_can_be_given_a_loss_that_takes_probabilities(tiny, tmp_path):
+    from experiment import read_experiment
+    from runner import Runner
+    from tasks import load_task
+
+    through = 'through = "keras.distillation"\ntemperature = 2.0'
+    tiny.write_text(
+        TINY.replace("logits = 1.0", f'{through}\ndistillation_loss = "KLDivergence"')
+        + f"\n[ways.default]\n{through}"
+    )
+    experiment = read_experiment(tiny)
+    runner = Runner(experiment, load_task(experiment), tmp_path / "teachers")
+    teacher, student = np.log([[0.5, 0.5]]) * 2.0, np.log([[0.8, 0.2]]) * 2.0
+    values = []
+    for way in experiment.ways[1:]:
+        (loss,) = runner._distiller_of_keras(way, runner.make_student()).distillation_losses
+        given = (values.astype("float32") for values in (teacher, student))
+        values.append(float(keras.ops.convert_to_numpy(loss.compute_loss(*given))))
+    # At temperature 2 these are the probabilities; T² times their divergence.
+    assert values[0] == pytest.approx(4 * np.log(0.25 / 0.16) / 2, rel=1e-5)
+    assert values[1] != pytest.approx(values[0], rel=0.1)
+
+
 def test_a_teacher_may_see_other_images_than_the_students(tiny, tmp_path):
     import tensorflow as tf
     from experiment import read_experiment
