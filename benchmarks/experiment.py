@@ -4,6 +4,8 @@ import dataclasses
 import pathlib
 import tomllib
 
+import keras
+
 FOLDER = pathlib.Path(__file__).resolve().parent / "experiments"
 THROUGH = ("keras_ktan", "keras.distillation")
 
@@ -56,7 +58,7 @@ class Experiment:
 
     Args:
         title: What the table is headed with.
-        task: `"digits"` or `"cifar10"`.
+        task: `"digits"`, `"cifar10"` or `"detection"`.
         teacher: Dict of arguments for the task's model builder.
         student: The same, for the student.
         epochs: Of each student.
@@ -127,7 +129,23 @@ def read_experiment(path):
                 f"{path}, way '{way.name}': received through={way.through!r}. Expected one of "
                 f"{THROUGH}."
             )
+        if way.distillation_loss is not None:
+            _check_distillation_loss(way, path)
     return _make(Experiment, path, {**content, "ways": ways})
+
+
+def _check_distillation_loss(way, path):
+    received = f"{path}, way '{way.name}': received distillation_loss={way.distillation_loss!r}"
+    if way.through != "keras.distillation":
+        raise ValueError(
+            f"{received} with through={way.through!r}. Expected through='keras.distillation', the "
+            "only one that takes it. Leave it out."
+        )
+    loss = getattr(keras.losses, way.distillation_loss, None)
+    if not (isinstance(loss, type) and issubclass(loss, keras.losses.Loss)):
+        raise ValueError(
+            f"{received}. Expected a class of keras.losses. Write 'KLDivergence', for example."
+        )
 
 
 def _make(kind, path, arguments):

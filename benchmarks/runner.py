@@ -74,8 +74,8 @@ class Runner:
     def __init__(self, experiment, task, shared, teacher=None, verbose=1):
         self.experiment = experiment
         self.task = task
-        self.steps_per_epoch = -(-len(task.train[0]) // experiment.batch_size)
-        self.steps = self.steps_per_epoch * experiment.epochs
+        # Of a student's whole training.
+        self.steps = experiment.epochs * -(-len(task.train[0]) // experiment.batch_size)
         self.teacher_epochs = experiment.teacher_epochs or experiment.epochs
         if teacher is None:
             self._place = self._name_teacher(shared)
@@ -133,9 +133,8 @@ class Runner:
         """An untrained student."""
         return self.task.make_model(self.experiment.student, "student")
 
-    def make_optimizer(self, rate, epochs):
-        """The task's optimizer for a run of so many epochs."""
-        steps = epochs * self.steps_per_epoch
+    def make_optimizer(self, rate, steps):
+        """The task's optimizer for so many steps."""
         return self.task.make_optimizer(rate, steps, self.experiment.weight_decay)
 
     def make_data(self, seed):
@@ -170,14 +169,17 @@ class Runner:
         print(f"teacher: {self.teacher_epochs} epochs ...", flush=True)
         keras.utils.set_random_seed(TEACHER_SEED)
         teacher = self.task.make_model(experiment.teacher, "teacher")
-        rate, epochs = experiment.teacher_learning_rate, self.teacher_epochs
-        teacher.compile(self.make_optimizer(rate, epochs), **self.task.compile_arguments())
         if experiment.teacher_augmented:
             data, callbacks = self.task.make_augmented(experiment.batch_size, TEACHER_SEED), []
         else:
             data = self.make_plain_data(TEACHER_SEED)
             callbacks = [data.callback]
-        self._fit(teacher, data, epochs, callbacks, "teacher")
+        # A teacher may see fewer images an epoch than the students, who see them in all views.
+        optimizer = self.make_optimizer(
+            experiment.teacher_learning_rate, self.teacher_epochs * len(data)
+        )
+        teacher.compile(optimizer, **self.task.compile_arguments())
+        self._fit(teacher, data, self.teacher_epochs, callbacks, "teacher")
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part.keras")
         teacher.save(unfinished)
@@ -247,7 +249,7 @@ class Runner:
         if way.t2s_learning_rate is not None:
             more["t2s_optimizer"] = keras.optimizers.Adam(way.t2s_learning_rate)
         distiller.compile(
-            self.make_optimizer(self.experiment.learning_rate, self.experiment.epochs),
+            self.make_optimizer(self.experiment.learning_rate, self.steps),
             logits_loss_weight=weight_over_training(way.logits, self.steps),
             feature_loss_weight=weight_over_training(way.feature, self.steps),
             adversarial_loss_weight=weight_over_training(way.adversarial, self.steps),
@@ -266,7 +268,7 @@ class Runner:
             [keras.distillation.LogitsDistillation(temperature=way.temperature, **loss)],
         )
         distiller.compile(
-            self.make_optimizer(self.experiment.learning_rate, self.experiment.epochs),
+            self.make_optimizer(self.experiment.learning_rate, self.steps),
             **self.task.compile_arguments(),
         )
         return distiller

@@ -1,5 +1,6 @@
 """Outside `fit` a distiller is its student."""
 
+import contextlib
 import inspect
 
 import keras
@@ -77,6 +78,20 @@ class ActsAsStudent:
     def export(self, filepath, format="tf_saved_model", **kwargs):
         """Export the student alone; see `export_student`."""
         export_student(self.student, filepath, format=format, **kwargs)
+
+
+@contextlib.contextmanager
+def without_optimizer(student):
+    """While a student's metrics are made: its own optimizer trains nothing here, and gets no slots.
+
+    Args:
+        student: A compiled `keras.Model`.
+    """
+    optimizer, student.optimizer = student.optimizer, None
+    try:
+        yield
+    finally:
+        student.optimizer = optimizer
 
 
 def has_own_compute_loss(model):

@@ -51,6 +51,10 @@ LIMITS = {
         "torch": DECODES,
     },
     "test_example_detector_story.py": {"jax": DECODES, "torch": DECODES},
+    "test_accuracy_benchmark.py::test_detectors_are_judged_by_their_average_precision": {
+        "jax": DECODES,
+        "torch": DECODES,
+    },
     "test_keras_hub_detector.py": {
         "jax": "the detection extra is for TensorFlow",
         "torch": "the detection extra is for TensorFlow",

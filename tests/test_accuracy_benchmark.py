@@ -1,5 +1,7 @@
 """The harness behind the evidence: its plan, its arithmetic, and a whole tiny experiment."""
 
+import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import os
@@ -235,6 +237,11 @@ def test_a_weight_over_the_training(tiny, weight, at_steps):
     [
         ("logits = 1.0\nlogit = 2.0", r"received \['logit'\].*Expected some of"),
         ("through = 'torchdistill'", "through='torchdistill'.*Expected one of"),
+        ("distillation_loss = 'KLDivergence'", "through='keras_ktan'.*Leave it out"),
+        (
+            "through = 'keras.distillation'\ndistillation_loss = 'KLDivergenc'",
+            "'KLDivergenc'.*Expected a class of keras.losses",
+        ),
     ],
 )
 def test_an_unknown_word_in_a_file_is_an_error(tiny, wrong, message):
@@ -277,7 +284,7 @@ def test_labels_only_is_plain_training_of_the_student(tiny, tmp_path):
     keras.utils.set_random_seed(3)
     student = runner.make_student()
     student.compile(
-        runner.make_optimizer(experiment.learning_rate, epochs=2), loss=loss_from_logits()
+        runner.make_optimizer(experiment.learning_rate, runner.steps), loss=loss_from_logits()
     )
     keras.utils.set_random_seed(3)
     data = runner.make_plain_data(3)
@@ -334,11 +341,10 @@ def test_a_teacher_may_see_other_images_than_the_students(tiny, tmp_path):
     keras.utils.set_random_seed(TEACHER_SEED)
     expected = task.make_model(experiment.teacher, "teacher")
     steps = Runner(experiment, darkened(0.5), tmp_path / "teachers")
-    expected.compile(
-        steps.make_optimizer(experiment.teacher_learning_rate, steps.teacher_epochs),
-        loss=loss_from_logits(),
-    )
     data = darkened(0.5).make_augmented(experiment.batch_size, TEACHER_SEED)
+    expected.compile(
+        steps.make_optimizer(experiment.teacher_learning_rate, 4), loss=loss_from_logits()
+    )
     expected.fit(data, epochs=steps.teacher_epochs, shuffle=False, verbose=0)
     for one, other in zip(snapshot(teachers[0.5]), snapshot(expected), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
@@ -409,6 +415,25 @@ if __name__ == "__main__":
         env={**os.environ, "PYTHONPATH": str(BENCHMARKS)},
     )
     assert (ended.stdout.split(), ended.returncode) == ([b"works"], -signal.SIGKILL)
+
+
+def test_every_worker_is_one_that_ends_with_its_parent(monkeypatch):
+    import workers
+
+    done = []
+    monkeypatch.setattr(workers, "end_with_parent", lambda: done.append("tied"))
+    monkeypatch.setattr(workers, "limit_threads", lambda count: done.append(count))
+    monkeypatch.setattr(workers.signal, "signal", lambda number, act: done.append(number))
+    with workers.started_workers(1, 3) as pool:
+        assert pool is None and done == []
+
+    def executor(count, context, initializer, arguments):
+        initializer(*arguments)
+        return contextlib.nullcontext(concurrent.futures.ThreadPoolExecutor(count))
+
+    monkeypatch.setattr(workers.concurrent.futures, "ProcessPoolExecutor", executor)
+    with workers.started_workers(2, 3):
+        assert done == [signal.SIGINT, "tied", 3]
 
 
 def test_an_experiment_runs_once_reads_the_test_at_the_end_and_refuses_a_mixture(
@@ -500,7 +525,7 @@ seeds = 1
 [data]
 dataset = "shapes"
 image_size = [48, 64]
-versions = 1
+versions = 2
 held_out = 80
 
 [teacher]
@@ -548,6 +573,9 @@ def test_detectors_are_judged_by_their_average_precision(tmp_path):
         for part in pictures
         for detector in (student, teacher)
     }
+    # One epoch over 16 pictures in 1 batch: the teacher's rate has come down to 0, though the
+    # students see them in two versions.
+    assert float(teacher.optimizer.learning_rate) == pytest.approx(0.0, abs=1e-9)
     assert len(set(expected.values())) > 1  # else any of them would do
     (run,) = map(json.loads, (output / "runs.jsonl").open())
     settings = json.loads((output / "settings.json").read_text())

@@ -4,6 +4,7 @@ import jax
 import keras
 from keras import ops
 
+from keras_ktan.acts_as_student import without_optimizer
 from keras_ktan.cached_batch import plain_batch, plain_iterator, unpack
 from keras_ktan.train_step.stateless_values import StatelessValues
 
@@ -24,9 +25,10 @@ class TrainStep:
             # compiled step that is too late: what they count there would be lost.
             if data_batch is not None:
                 data_batch = plain_batch(data_batch)
-            self.student._symbolic_build(
-                iterator=plain_iterator(iterator or ()), data_batch=data_batch
-            )
+            with without_optimizer(self.student):
+                self.student._symbolic_build(
+                    iterator=plain_iterator(iterator or ()), data_batch=data_batch
+                )
 
     def train_step(self, state, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_ktan.acts_as_student import batch_size
+from keras_ktan.acts_as_student import batch_size, without_optimizer
 from keras_ktan.cached_batch import plain_batch, unpack
 
 
@@ -30,7 +30,8 @@ class TrainStep:
             # compiled step that is too late: replicas cannot make any there.
             if data_batch is not None:
                 data_batch = plain_batch(data_batch)
-            self.student._symbolic_build(iterator=iterator, data_batch=data_batch)
+            with without_optimizer(self.student):
+                self.student._symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def make_train_function(self, force=False):
         if self.train_function is not None and not force:
@@ -72,8 +73,7 @@ class TrainStep:
         data = tf.nest.map_structure(
             lambda part: None if isinstance(part, tf.OptionalSpec) else part, data
         )
-        parts = [part for part in tf.nest.flatten(data) if part is not None]
-        if all(isinstance(part, tf.TensorSpec | tf.Tensor | np.ndarray) for part in parts):
+        if all(part is None or _has_form(part) for part in tf.nest.flatten(data)):
             self._symbolic_build(data_batch=data)
         return iterator
 
@@ -182,6 +182,13 @@ class TrainStep:
 
     def predict_step(self, data):
         return self.student.predict_step(plain_batch(data))
+
+
+def _has_form(part):
+    """Whether Keras can make a symbol like it; of ragged data, say, it cannot."""
+    if isinstance(part, np.ndarray):
+        return part.dtype.kind in "biuf"
+    return isinstance(part, tf.TensorSpec | tf.Tensor) and part.shape.rank is not None
 
 
 def _replicas():
