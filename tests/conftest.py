@@ -30,7 +30,26 @@ def pytest_configure(config):
         config.pluginmanager.register(PromiseRecord(file, BACKEND))
 
 
+# The slowest first: one left for the end would run while the other process has nothing to do.
+SLOW_FILES = (
+    "test_example_detector_story.py",
+    "test_distiller.py",
+    "test_step_time.py",
+    "test_tuner.py",
+    "test_teacher_cache.py",
+    "test_accuracy_benchmark.py",
+    "test_example_cifar10.py",
+    "test_promise_divergence.py",
+    "test_example_digits.py",
+    "test_promises_step.py",
+    "test_promise_equal_to_student_fit.py",
+    "test_documentation.py",
+)
+
+
 def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
     for item in items:
         reason = why_not(item, BACKEND)
         if reason is not None:
