@@ -5,80 +5,23 @@ Differences are paired by seed: the same first weights and the same batches on b
 """
 
 import argparse
-import json
 import pathlib
 import shutil
-import sys
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "examples"))
 
 import numpy as np
+from experiment_results import (
+    BASELINES,
+    accuracies_of,
+    format_difference,
+    measure_of,
+    paired_difference,
+    read_runs,
+)
 from matplotlib.figure import Figure
-from paired_interval import paired_interval
+from summaries import format_best, format_summary
 
-BASELINES = ("labels only", "softened logits")
 # How `accuracy.py` reads them; the settings of runs that were made otherwise say so.
 TEST_RULE = "once, when all runs were finished"
-# Fewer are too few for the summary; the table of an experiment shows them.
-SUMMARY_SEEDS = 5
-
-
-def read_runs(folder):
-    """What an experiment's folder holds.
-
-    Args:
-        folder: `pathlib.Path`.
-
-    Returns:
-        A tuple `(settings, measure, results, teacher)`: the recorded settings, which images were
-        looked at (`"test"` or `"validation"`), a dict from ways to dicts from seeds to
-        `(accuracy, seconds)`, and the teacher's accuracy.
-    """
-    settings = json.loads((folder / "settings.json").read_text())
-    score = measure_of(settings)
-    runs = _lines(folder / "runs.jsonl")
-    tests = {(run["way"], run.get("seed")): run for run in _lines(folder / "test" / "runs.jsonl")}
-    # The test images are read when all runs are finished; till then there are validation images.
-    is_tested = bool(tests) and all((run["way"], run["seed"]) in tests for run in runs)
-    results = {run["way"]: {} for run in runs}
-    for run in runs:
-        value = run[f"validation_{score}"]
-        if is_tested:
-            value = tests[run["way"], run["seed"]][f"test_{score}"]
-        results[run["way"]][run["seed"]] = (value, run["seconds"])
-    teacher = settings[f"teacher's validation {score}"]
-    if is_tested:
-        teacher = tests["teacher", None][f"test_{score}"]
-    measure = "test" if is_tested else "validation"
-    return settings, measure, results, teacher
-
-
-def measure_of(settings):
-    """What a model is judged by; runs of classifiers from before there was another do not say."""
-    return settings.get("measure", "accuracy")
-
-
-def accuracies_of(results):
-    """The accuracies alone of what `read_runs` returned: dict from ways to dicts from seeds."""
-    return {
-        way: {seed: value for seed, (value, _) in found.items()} for way, found in results.items()
-    }
-
-
-def paired_difference(values, base):
-    """Mean difference over the seeds that both have, with half of its 95 % interval.
-
-    Args:
-        values: Dict from seeds to numbers.
-        base: Likewise.
-
-    Returns:
-        A tuple `(mean, half width, number of seeds)`; the half width of fewer than 2 is NaN.
-    """
-    seeds = [seed for seed in values if seed in base]
-    if not seeds:
-        return float("nan"), float("nan"), 0
-    return *paired_interval([values[seed] - base[seed] for seed in seeds]), len(seeds)
 
 
 def format_table(settings, measure, results, teacher):
@@ -105,7 +48,7 @@ def format_table(settings, measure, results, teacher):
         spread = f" ± {numbers.std(ddof=1):.2f}" if len(numbers) > 1 else ""
         row = [way, str(len(numbers)), f"{numbers.mean():.2f}{spread}"]
         for base in BASELINES:
-            row.append("" if way == base else _difference(values, accuracies.get(base, {})))
+            row.append("" if way == base else format_difference(values, accuracies.get(base, {})))
         gain, _, count = paired_difference(values, labels)
         paired = [labels[seed] for seed in values if seed in labels]
         gap = teacher - np.mean(paired) if paired else 0.0
@@ -114,15 +57,6 @@ def format_table(settings, measure, results, teacher):
         row.append(f"{seconds / settings['epochs']:.1f}")
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
-
-
-def _difference(values, base):
-    mean, half, count = paired_difference(values, base)
-    if not count:
-        return ""
-    if count < 2:
-        return f"{100 * mean:+.2f} (1 seed)"
-    return f"{100 * mean:+.2f} ({100 * (mean - half):+.2f} to {100 * (mean + half):+.2f})"
 
 
 def describe(settings, measure):
@@ -203,95 +137,6 @@ def write_report(folder, output=None):
                 (output / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(folder / name, output / name)
     return text
-
-
-def format_summary(folders):
-    """The main ways of several experiments beside each other.
-
-    Args:
-        folders: List of `pathlib.Path`, folders of experiments.
-
-    Returns:
-        A Markdown table: mean ± sd, and the difference to softened logits with its interval, of
-        every way that has all seeds in one of the experiments, or at least `SUMMARY_SEEDS`.
-    """
-    columns, rows = [], {}
-    for folder in folders:
-        settings, measure, results, teacher = read_runs(folder)
-        accuracies = accuracies_of(results)
-        most = max(len(values) for values in accuracies.values())
-        columns.append(f"{settings['title']}: {measure} {measure_of(settings)}, {most} seeds")
-        rows.setdefault("teacher", {})[folder] = f"{100 * teacher:.2f}"
-        for way, values in accuracies.items():
-            if len(values) < min(most, SUMMARY_SEEDS):
-                continue
-            numbers = 100 * np.array(list(values.values()))
-            cell = f"{numbers.mean():.2f} ± {numbers.std(ddof=1):.2f}"
-            if way not in BASELINES:
-                cell += f"; {_difference(values, accuracies[BASELINES[1]])}"
-            if len(values) < most:
-                cell += f"; {len(values)} seeds"
-            rows.setdefault(way, {})[folder] = cell
-    lines = [f"| way | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for way, cells in rows.items():
-        lines.append(f"| {way} | {' | '.join(cells.get(folder, '') for folder in folders)} |")
-    return "\n".join(lines) + "\n"
-
-
-def format_best(folders, most=10):
-    """The ways of a search that did best against softened logits, over several experiments.
-
-    Args:
-        folders: List of `pathlib.Path`, folders of experiments with the same ways.
-        most: How many ways to show.
-
-    Returns:
-        A Markdown table of the ways that were run in every experiment with a seed of softened
-        logits, best first, by the mean over the experiments of the mean paired difference; and
-        the names of the others.
-
-    Raises:
-        ValueError: If an experiment has no runs with softened logits.
-    """
-    titles, differences = [], []
-    for folder in folders:
-        settings, measure, results, _ = read_runs(folder)
-        titles.append(f"{settings['title']} ({measure} images)")
-        if BASELINES[1] not in results:
-            raise ValueError(
-                f"{folder} has no run of '{BASELINES[1]}'. Expected one to compare with. Run it."
-            )
-        accuracies = accuracies_of(results)
-        base = accuracies.pop(BASELINES[1])
-        differences.append(
-            {way: paired_difference(values, base) for way, values in accuracies.items()}
-        )
-    common = [
-        way
-        for way in differences[0]
-        if all(way in found and found[way][2] for found in differences)
-    ]
-
-    def mean(way):
-        return float(np.mean([found[way][0] for found in differences]))
-
-    lines = [f"| way | mean | {' | '.join(titles)} |", "|---" * (len(folders) + 2) + "|"]
-    for way in sorted(common, key=mean, reverse=True)[:most]:
-        cells = [
-            f"{100 * found[way][0]:+.2f} ({found[way][2]} seed{'s' if found[way][2] > 1 else ''})"
-            for found in differences
-        ]
-        lines.append(f"| {way} | {100 * mean(way):+.2f} | {' | '.join(cells)} |")
-    others = sorted({way for found in differences for way in found} - set(common))
-    if others:
-        lines += ["", f"Not in every experiment: {'; '.join(others)}."]
-    return "\n".join(lines) + "\n"
-
-
-def _lines(path):
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def main(argv=None):

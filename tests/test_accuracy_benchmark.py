@@ -66,7 +66,7 @@ def tiny(tmp_path):
 
 
 def test_the_interval_of_paired_differences_by_hand():
-    from report import paired_difference
+    from experiment_results import paired_difference
 
     values, base = {0: 3.0, 1: 5.0, 2: 10.0, 3: 1.0}, {0: 2.0, 1: 3.0, 2: 4.0}
     mean, half, count = paired_difference(values, base)  # of 1, 2 and 6
@@ -97,7 +97,7 @@ def test_a_row_of_the_table_by_hand():
 
 
 def test_the_summary_compares_with_softened_logits_and_leaves_out_ways_with_fewer_seeds(tmp_path):
-    from report import format_summary
+    from summaries import format_summary
 
     ways = {"labels only": (0.4, 0.5), "softened logits": (0.5, 0.6), "KTAN": (0.51, 0.63)}
     runs = [(way, seed, value) for way, values in ways.items() for seed, value in enumerate(values)]
@@ -121,7 +121,7 @@ def test_the_summary_compares_with_softened_logits_and_leaves_out_ways_with_fewe
 
 
 def test_the_summary_says_where_a_way_has_fewer_seeds_than_the_others(tmp_path):
-    from report import SUMMARY_SEEDS, format_summary
+    from summaries import SUMMARY_SEEDS, format_summary
 
     seeds_of_ways = {"labels only": 7, "softened logits": 7, "KTAN": 6, "features": 4}
     assert seeds_of_ways["features"] < SUMMARY_SEEDS <= seeds_of_ways["KTAN"]
@@ -143,7 +143,7 @@ def test_the_summary_says_where_a_way_has_fewer_seeds_than_the_others(tmp_path):
 
 
 def test_the_best_ways_of_a_search_by_hand(tmp_path):
-    from report import format_best
+    from summaries import format_best
 
     values = {
         "small": {"softened logits": (0.5, 0.6), "a": (0.53, 0.61), "b": (0.52, 0.6), "c": (0.9,)},
@@ -195,7 +195,7 @@ def write_runs(folder, tested_seeds):
     ("tested_seeds", "expected"), [((0, 1), ("test", 0.5, 0.8)), ((0,), ("validation", 0.6, 0.7))]
 )
 def test_test_and_validation_accuracies_are_never_mixed(tmp_path, tested_seeds, expected):
-    from report import read_runs
+    from experiment_results import read_runs
 
     write_runs(tmp_path, tested_seeds)
     _, measure, results, teacher = read_runs(tmp_path)
