@@ -15,13 +15,14 @@ from keras_ktan.guarded_fit import GuardedFit
 from keras_ktan.model_trace import supports_jit
 from keras_ktan.objectives import Objectives
 from keras_ktan.pairing import Pairing
+from keras_ktan.players import Players
 from keras_ktan.players_optimizer import make_players
 from keras_ktan.saved_distiller import SavedDistiller
 from keras_ktan.train_step import TrainStep
 
 
 @keras.saving.register_keras_serializable(package="keras_ktan")
-class KTANDistiller(GuardedFit, TrainStep, ActsAsStudent, SavedDistiller, keras.Model):
+class KTANDistiller(GuardedFit, TrainStep, ActsAsStudent, SavedDistiller, Players, keras.Model):
     """Trains a small student to be as good as a big teacher.
 
     The student learns from the labels, from the teacher's softened probabilities, from the
@@ -120,11 +121,6 @@ class KTANDistiller(GuardedFit, TrainStep, ActsAsStudent, SavedDistiller, keras.
         self.discriminators = self._untracked.pairing.discriminators
         self.objectives = None
         self.built = True
-
-    @property
-    def teacher(self):
-        """The teacher. It is saved with the distiller and never trained by it."""
-        return self._untracked.teacher
 
     def compile(
         self,
@@ -240,12 +236,6 @@ class KTANDistiller(GuardedFit, TrainStep, ActsAsStudent, SavedDistiller, keras.
         }
 
     @property
-    def teacher_paths(self):
-        """Paths of the teacher's layers that the pairs name, each once."""
-        pairs = self._untracked.pairing.pairs
-        return list(dict.fromkeys(pair.pair.teacher_layer_name for pair in pairs))
-
-    @property
     def uses_own_loss(self):
         """Whether `compile` was given a loss; else the student's own is used."""
         return self._untracked.compile_arguments["loss"] is not None
@@ -259,21 +249,6 @@ class KTANDistiller(GuardedFit, TrainStep, ActsAsStudent, SavedDistiller, keras.
     def divergence_watch(self):
         """A metric that notes which term of a step was first NaN or infinite."""
         return self._untracked.watch
-
-    @property
-    def student_variables(self):
-        """What the student's optimizer moves."""
-        return self.student.trainable_variables
-
-    @property
-    def t2s_variables(self):
-        """What T2S's optimizer moves."""
-        return _variables(self.teacher_to_student_layers)
-
-    @property
-    def discriminator_variables(self):
-        """What the discriminators' optimizer moves."""
-        return _variables(self.discriminators)
 
     def anchor_labels_loss(self, x, y, y_pred, sample_weight):
         """The same loss for the anchors' outputs, which no log shows."""
@@ -297,24 +272,6 @@ class KTANDistiller(GuardedFit, TrainStep, ActsAsStudent, SavedDistiller, keras.
         logs = self.log_evaluation(x, y, y_pred, sample_weight, loss)
         return logs | self._untracked.log.update(terms, batch_size(x))
 
-    def summary(self, *args, print_fn=print, **kwargs):
-        """Print who plays: both models' sizes, the pairs, their anchors and discriminators.
-
-        Args:
-            *args: Passed on to the student's `summary`.
-            print_fn: Function that prints a line.
-            **kwargs: Passed on to the student's `summary`.
-        """
-        print_fn(
-            f"KTANDistiller '{self.name}': teacher '{self.teacher.name}' "
-            f"({self.teacher.count_params():,} parameters), student '{self.student.name}' "
-            f"({self.student.count_params():,} parameters)"
-        )
-        for line in self._untracked.pairing.describe():
-            print_fn(line)
-        print_fn(f"  temperature: {self.temperature:g}")
-        self.student.summary(*args, print_fn=print_fn, **kwargs)
-
 
 # What is saved of a call of `compile`.
 _COMPILE_ARGUMENTS = tuple(inspect.signature(KTANDistiller.compile).parameters)[1:]
@@ -322,7 +279,3 @@ _COMPILE_ARGUMENTS = tuple(inspect.signature(KTANDistiller.compile).parameters)[
 
 def _as_list(feature_pairs):
     return [feature_pairs] if isinstance(feature_pairs, FeaturePair) else list(feature_pairs)
-
-
-def _variables(layers):
-    return [variable for layer in layers for variable in layer.trainable_variables]

@@ -3,6 +3,15 @@
 import keras
 import numpy as np
 
+from keras_ktan.cache_arguments import (
+    as_arrays,
+    check_precision,
+    check_views,
+    checked_label_views,
+    checked_targets,
+    require_count,
+    teacher_and_layers,
+)
 from keras_ktan.cache_files import CacheFiles
 from keras_ktan.cache_key import (
     config_digest,
@@ -12,7 +21,6 @@ from keras_ktan.cache_key import (
     weights_digest,
 )
 from keras_ktan.cached_dataset import CachedDataset
-from keras_ktan.distiller import KTANDistiller
 from keras_ktan.feature_tap import FeatureTap
 from keras_ktan.teacher_run import TeacherRun, count_of
 
@@ -83,41 +91,11 @@ class TeacherCache:
         precision="float32",
         batch_size=128,
     ):
-        if isinstance(teacher, KTANDistiller):
-            if layer_names is not None:
-                raise ValueError(
-                    f"Received layer_names={layer_names!r} together with a KTANDistiller. Expected "
-                    "only one of them, because the distiller's pairs name the layers. Leave "
-                    "`layer_names` out, or pass `distiller.teacher`."
-                )
-            layer_names = teacher.teacher_paths
-            teacher = teacher.teacher
-        if not isinstance(teacher, keras.Model) or not teacher.built:
-            raise ValueError(
-                f"Received teacher={teacher!r}. Expected a KTANDistiller or a built keras.Model. "
-                "Pass the distiller that is to be trained."
-            )
-        if isinstance(layer_names, str):
-            raise ValueError(
-                f"Received layer_names={layer_names!r}. Expected a list of paths. Write "
-                f"`layer_names=[{layer_names!r}]`."
-            )
-        if precision not in ("float32", "float16"):
-            raise ValueError(
-                f"Received precision={precision!r}. Expected 'float32' or 'float16'. Use 'float16' "
-                "to halve the room on the disk."
-            )
+        teacher, layer_names = teacher_and_layers(teacher, layer_names)
         views = {"plain": _unchanged} if views is None else views
-        if (
-            not isinstance(views, dict)
-            or not views
-            or not all(isinstance(name, str) and callable(view) for name, view in views.items())
-        ):
-            raise ValueError(
-                f"Received views={views!r}. Expected a dict from names to functions of a batch. "
-                "Write `views={'plain': lambda batch: batch}`, for example."
-            )
-        _require_count("batch_size", batch_size, 1)
+        check_precision(precision)
+        check_views(views)
+        require_count("batch_size", batch_size, 1)
         self.teacher = teacher
         self.layer_names = list(dict.fromkeys(layer_names or ()))
         self.views = dict(views)
@@ -145,7 +123,7 @@ class TeacherCache:
                 half precision.
             OSError: If the disk is full. What was finished stays.
         """
-        images = _as_arrays("images", images)
+        images = as_arrays("images", images)
         count = count_of(images)
         layer_names, arrays = self._find(images)
         run = self._run(self.layer_names if arrays is None else layer_names)
@@ -203,26 +181,12 @@ class TeacherCache:
             ValueError: If the cache is not complete, is damaged, or was made from another
                 teacher, other images, layers or views.
         """
-        images = _as_arrays("images", images)
+        images = as_arrays("images", images)
         count = count_of(images)
-        _require_count("batch_size", batch_size, 1)
-        _require_count("seed", seed, 0)
-        if labels is not None:
-            labels = _as_arrays("labels", labels, count)
-        if sample_weight is not None and labels is None:
-            raise ValueError(
-                "Received sample_weight without labels. Expected both or neither, because sample "
-                "weights act on the loss against the labels alone. Leave `sample_weight` out."
-            )
-        if sample_weight is not None:
-            sample_weight = _as_arrays("sample_weight", sample_weight, count)
-        label_views = dict(label_views or {})
-        unknown = set(label_views) - set(self.views)
-        if unknown:
-            raise ValueError(
-                f"Received label_views for {sorted(unknown)}. Expected names of views, which are "
-                f"{list(self.views)}. Correct the names."
-            )
+        require_count("batch_size", batch_size, 1)
+        require_count("seed", seed, 0)
+        labels, sample_weight = checked_targets(labels, sample_weight, count)
+        label_views = checked_label_views(label_views, self.views)
         layer_names, arrays = self._find(images)
         finished = self._finished() if arrays else dict.fromkeys(self.views, 0)
         if any(finished[view] < count for view in self.views):
@@ -318,29 +282,6 @@ def _unchanged(batch):
 
 def _row_bytes(array):
     return int(np.prod(array["shape"][1:], dtype="int64")) * np.dtype(array["dtype"]).itemsize
-
-
-def _as_arrays(name, data, count=None):
-    """Arrays with one length; memory maps stay memory maps."""
-    data = keras.tree.map_structure(
-        lambda array: array if isinstance(array, np.ndarray) else np.asarray(array), data
-    )
-    lengths = {len(array) if array.ndim else 0 for array in keras.tree.flatten(data)}
-    if len(lengths) != 1 or 0 in lengths or count not in (None, *lengths):
-        raise ValueError(
-            f"Received {name} of lengths {sorted(lengths)}. Expected arrays of one length above 0"
-            f"{'' if count is None else f', that of the images, {count}'}. Pass one row for each "
-            "image."
-        )
-    return data
-
-
-def _require_count(name, value, least):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(
-            f"Received {name}={value!r}. Expected a whole number of {least} or more. "
-            f"Write `{name}={max(least, 1)}`, for example."
-        )
 
 
 def _shortened(value):

@@ -17,13 +17,8 @@ except ImportError as error:
     ) from error
 
 from keras_ktan.cache_key import teacher_digest
-from keras_ktan.discriminator import FeatureDiscriminator
-from keras_ktan.feature_map_search import last_feature_map
-from keras_ktan.feature_pair import FeaturePair
-from keras_ktan.model_trace import ModelTrace
 from keras_ktan.search_space import DISTILLATION_TERMS, SearchSpace
-from keras_ktan.teacher_to_student import TeacherToStudent
-from keras_ktan.trial_distiller import TrialDistiller
+from keras_ktan.trial_distiller import make_trial_distiller, pairs_without_layers
 from keras_ktan.trial_guard import DivergedTrial, check_objective, fatal, objective_of
 from keras_ktan.validation import check_feature_pairs
 
@@ -145,7 +140,7 @@ class KTANHyperModel(keras_tuner.HyperModel):
         self._compile_arguments = compile_arguments
         self._space = SearchSpace(search_space)
         self._training_steps = self._checked_steps(training_steps)
-        self._feature_pairs = _without_layers(feature_pairs)
+        self._feature_pairs = pairs_without_layers(feature_pairs)
         self._distiller_arguments = distiller_arguments
         self._check_anchors()
         # Its weights do not change during the search.
@@ -176,33 +171,8 @@ class KTANHyperModel(keras_tuner.HyperModel):
                 ) from error
 
     def _make_distiller(self, student, drawn):
-        pairs = self._feature_pairs
-        if pairs is None:
-            models = {"teacher": self._teacher, "student": student}
-            names = [last_feature_map(ModelTrace(model), role) for role, model in models.items()]
-            pairs = [{"teacher_layer_name": names[0], "student_layer_name": names[1]}]
-        discriminator = {
-            ours: drawn[name]
-            for ours, name in (
-                ("filters", "discriminator_filters"),
-                ("noise_stddev", "discriminator_noise"),
-            )
-            if drawn.get(name) is not None
-        }
-        policy = student.dtype_policy
-        return TrialDistiller(
-            self._teacher,
-            student,
-            [
-                FeaturePair(
-                    **pair,
-                    teacher_to_student=TeacherToStudent(drawn["anchor"], dtype=policy),
-                    discriminator=FeatureDiscriminator(**discriminator, dtype=policy),
-                )
-                for pair in pairs
-            ],
-            temperature=drawn["temperature"],
-            **self._distiller_arguments,
+        return make_trial_distiller(
+            self._teacher, student, self._feature_pairs, drawn, **self._distiller_arguments
         )
 
     def _weight(self, drawn, term):
@@ -302,27 +272,6 @@ def _confirm(hp, name, value):
             "the same, because its trials are compared. Go on with that, or begin anew with "
             "another `project_name` or `overwrite=True`."
         )
-
-
-def _without_layers(feature_pairs):
-    if feature_pairs is None:
-        return None
-    pairs = [feature_pairs] if isinstance(feature_pairs, FeaturePair) else feature_pairs
-    if any(pair.teacher_to_student or pair.discriminator for pair in pairs):
-        raise ValueError(
-            "Received a FeaturePair with a TeacherToStudent or a FeatureDiscriminator of its own. "
-            "Expected none, because they would carry what they learned from trial to trial. Leave "
-            "them out; `search_space` has the anchor and the discriminator."
-        )
-    return [
-        {
-            "teacher_layer_name": pair.teacher_layer_name,
-            "student_layer_name": pair.student_layer_name,
-            "weight": pair.weight,
-            "position_weights": pair.position_weights,
-        }
-        for pair in pairs
-    ]
 
 
 def _require_tensorboard():
