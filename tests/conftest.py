@@ -83,3 +83,21 @@ def fresh_keras():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def double_precision():
+    """In float32, round-off turns a ReLU of the students on or off in one run of twenty or so.
+
+    Which one, and whether, depends on the machine; the weights then part by 1e-5 to 1e-4 with
+    nothing wrong. In float64 they part by 1e-9, so that the bound can be far below such a turn.
+    """
+    if BACKEND == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+    keras.config.set_floatx("float64")
+    yield
+    keras.config.set_floatx("float32")
+    if BACKEND == "jax":
+        jax.config.update("jax_enable_x64", False)

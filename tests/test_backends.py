@@ -26,6 +26,7 @@ import numpy as np
 from models import assert_changed, assert_same, image_data, image_model, loss_from_logits, snapshot
 from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller
 
+keras.config.set_floatx("float64")  # see conftest.py: double_precision
 pair = FeaturePair("features", "features", discriminator=FeatureDiscriminator(noise_stddev=0.0))
 distiller = KTANDistiller(
     image_model(12, "teacher", strides=1),
@@ -73,6 +74,7 @@ def run_python(backend, code, *arguments):
         "KERAS_BACKEND": backend,
         "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_ENABLE_X64": "1",
     }
     finished = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
@@ -99,7 +101,7 @@ def test_all_backends_move_all_weights_alike(tmp_path):
     for backend, arrays in results.items():
         assert len(arrays) == len(first)
         for one, other in zip(first, arrays, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5, err_msg=backend)
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6, err_msg=backend)
 
 
 @pytest.mark.own_processes(*BACKENDS)

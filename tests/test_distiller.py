@@ -306,7 +306,7 @@ def test_feature_pairs_none_takes_the_maps_before_the_pooling():
     [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 3}],
     ids=["eager", "xla", "steps_per_execution"],
 )
-def test_every_way_to_run_gives_the_same_weights(switches):
+def test_every_way_to_run_gives_the_same_weights(switches, double_precision):
     images, labels = image_data(20)
 
     def weights(**arguments):
@@ -326,7 +326,7 @@ def test_every_way_to_run_gives_the_same_weights(switches):
     plain = weights(jit_compile=False)
     assert_changed(start, plain[: len(start)])
     for one, other in zip(plain, weights(**switches), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=2e-5)
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.promise(10)

@@ -135,25 +135,6 @@ def weights(players):
     ]
 
 
-@pytest.fixture
-def double_precision():
-    """In float32, round-off turns a ReLU of the students on or off in one run of twenty or so.
-
-    Which one, and whether, depends on the machine; the weights then part by 1e-5 to 1e-4 with
-    nothing wrong. In float64 they part by 1e-9, so that the bound can be far below such a turn.
-    """
-    on_jax = keras.backend.backend() == "jax"
-    if on_jax:
-        import jax
-
-        jax.config.update("jax_enable_x64", True)
-    keras.config.set_floatx("float64")
-    yield
-    keras.config.set_floatx("float32")
-    if on_jax:
-        jax.config.update("jax_enable_x64", False)
-
-
 @pytest.mark.promise(5)
 @pytest.mark.parametrize("anchor", ["student_head", "task", "reconstruction"])
 def test_the_explicit_step_equals_the_oracle(anchor, double_precision):
