@@ -74,7 +74,15 @@ def paired_difference(values, base):
 
 
 def format_difference(values, base):
-    """The same as text, in percent; empty where no seed is paired."""
+    """What `paired_difference` finds, as a cell of a table.
+
+    Args:
+        values: Dict from seeds to numbers.
+        base: Likewise.
+
+    Returns:
+        String, in percent; empty where no seed is paired.
+    """
     mean, half, count = paired_difference(values, base)
     if not count:
         return ""

@@ -18,7 +18,6 @@ from experiment_results import (
     read_runs,
 )
 from matplotlib.figure import Figure
-from summaries import format_best, format_summary
 
 # How `accuracy.py` reads them; the settings of runs that were made otherwise say so.
 TEST_RULE = "once, when all runs were finished"
@@ -159,6 +158,9 @@ def main(argv=None):
         "--best", type=pathlib.Path, help="write the ten best ways of a search to this file instead"
     )
     arguments = parser.parse_args(argv)
+    # Here, so that it is no part of the code that `accuracy.py` holds its runs to.
+    from summaries import format_best, format_summary
+
     if arguments.best:
         arguments.best.write_text(format_best(arguments.folders))
         print(arguments.best.read_text())

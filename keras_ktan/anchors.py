@@ -151,9 +151,9 @@ class ReconstructionAnchor(keras.layers.Layer):
 
     def loss(self, target, lesson):
         """Share of the teacher's map, in squared size, that R does not give back."""
-        teacher_map = ops.cast(lesson.teacher_map, "float32")
+        teacher_map = ops.cast(lesson.teacher_map, keras.config.floatx())
         size = ops.shape(teacher_map)[1:-1]
-        rebuilt = ops.cast(self(target, size=size), "float32")
+        rebuilt = ops.cast(self(target, size=size), keras.config.floatx())
         error = ops.mean(ops.square(rebuilt - teacher_map))
         return error / ops.maximum(ops.mean(ops.square(teacher_map)), 1e-6)
 

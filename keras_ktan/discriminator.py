@@ -134,7 +134,8 @@ class FeatureDiscriminator(keras.layers.Layer):
             Tensor `(batch, ...)` of verdicts, one per position.
         """
         inner_axes = tuple(range(1, len(features.shape)))
-        size = ops.mean(ops.square(ops.cast(features, "float32")), axis=inner_axes, keepdims=True)
+        precise = ops.cast(features, keras.config.floatx())
+        size = ops.mean(ops.square(precise), axis=inner_axes, keepdims=True)
         hidden = features * ops.cast(ops.rsqrt(ops.maximum(size, 1e-6)), features.dtype)
         if step is not None and self.noise_stddev > 0:
             noise = keras.random.normal(

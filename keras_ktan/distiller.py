@@ -1,4 +1,4 @@
-"""KTANDistiller: who plays, how they are compiled, what is logged."""
+"""KTANDistiller: how the players are compiled, and what is logged of their game."""
 
 import inspect
 import types
@@ -16,7 +16,7 @@ from keras_ktan.model_trace import supports_jit
 from keras_ktan.objectives import Objectives
 from keras_ktan.pairing import Pairing
 from keras_ktan.players import Players
-from keras_ktan.players_optimizer import make_players
+from keras_ktan.players_optimizer import make_players_optimizer
 from keras_ktan.saved_distiller import SavedDistiller
 from keras_ktan.train_step import TrainStep
 
@@ -209,12 +209,14 @@ class KTANDistiller(GuardedFit, TrainStep, ActsAsStudent, SavedDistiller, Player
         pairing.check_game(objectives, loss)
         validation.check_trainable(self.student)
         scale = auto_scale_loss and self.student.dtype_policy.name == "mixed_float16"
-        players = make_players(objectives, optimizer, t2s_optimizer, discriminator_optimizer, scale)
+        optimizers = make_players_optimizer(
+            objectives, optimizer, t2s_optimizer, discriminator_optimizer, scale
+        )
         if jit_compile == "auto" and not supports_jit(self.teacher):
             jit_compile = False
-        players.build(self.student_variables, self.t2s_variables, self.discriminator_variables)
+        optimizers.build(self.student_variables, self.t2s_variables, self.discriminator_variables)
         super().compile(
-            optimizer=players,
+            optimizer=optimizers,
             loss=loss,
             loss_weights=loss_weights,
             metrics=metrics,
@@ -230,9 +232,9 @@ class KTANDistiller(GuardedFit, TrainStep, ActsAsStudent, SavedDistiller, Player
         self._untracked.anchor_labels = AnchorLabels(self.student, loss, loss_weights)
         self._untracked.compile_arguments = {
             **arguments,
-            "optimizer": players.student,
-            "t2s_optimizer": players.t2s or t2s_optimizer,
-            "discriminator_optimizer": players.discriminator or discriminator_optimizer,
+            "optimizer": optimizers.student,
+            "t2s_optimizer": optimizers.t2s or t2s_optimizer,
+            "discriminator_optimizer": optimizers.discriminator or discriminator_optimizer,
         }
 
     @property

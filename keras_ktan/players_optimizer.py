@@ -5,7 +5,9 @@ import keras
 PLAYERS = ("student", "t2s", "discriminator")
 
 
-def make_players(objectives, optimizer, t2s_optimizer, discriminator_optimizer, scale_loss):
+def make_players_optimizer(
+    objectives, optimizer, t2s_optimizer, discriminator_optimizer, scale_loss
+):
     """The optimizer of those who play, from what the user gave.
 
     Args:

@@ -1,5 +1,6 @@
 """Bring a map to another height and width on every backend."""
 
+import keras
 from keras import ops
 
 
@@ -15,7 +16,7 @@ def averaging_matrix(source_size, target_size):
         target_size: Length wanted; an int or a scalar tensor.
 
     Returns:
-        Tensor `(target_size, source_size)` of float32 whose rows sum to 1.
+        Tensor `(target_size, source_size)` of type `keras.config.floatx()` whose rows sum to 1.
 
     Example:
 
@@ -25,14 +26,15 @@ def averaging_matrix(source_size, target_size):
     print(averaging_matrix(4, 2))  # [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]]
     ```
     """
-    ratio = ops.cast(source_size, "float32") / ops.cast(target_size, "float32")
-    target = ops.cast(ops.arange(target_size), "float32")[:, None]
-    source = ops.cast(ops.arange(source_size), "float32")[None, :]
+    dtype = keras.config.floatx()
+    ratio = ops.cast(source_size, dtype) / ops.cast(target_size, dtype)
+    target = ops.cast(ops.arange(target_size), dtype)[:, None]
+    source = ops.cast(ops.arange(source_size), dtype)[None, :]
     overlap = ops.minimum((target + 1.0) * ratio, source + 1.0) - ops.maximum(
         target * ratio, source
     )
     area = ops.maximum(overlap, 0.0) / ratio
-    last = ops.cast(source_size, "float32") - 1.0
+    last = ops.cast(source_size, dtype) - 1.0
     centre = ops.clip((target + 0.5) * ratio - 0.5, 0.0, last)
     linear = ops.maximum(1.0 - ops.abs(centre - source), 0.0)
     return ops.where(ratio >= 1.0, area, linear)

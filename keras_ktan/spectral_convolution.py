@@ -49,7 +49,7 @@ class SpectralConvolution(keras.layers.Layer):
             shape=(self.filters,),
             initializer="random_normal",
             trainable=False,
-            dtype="float32",
+            dtype=keras.config.floatx(),
             autocast=False,
             aggregation="mean",
             name="power_vector",
@@ -61,7 +61,7 @@ class SpectralConvolution(keras.layers.Layer):
         )
 
     def _matrix(self):
-        return ops.reshape(ops.cast(self.kernel, "float32"), (-1, self.filters))
+        return ops.reshape(ops.cast(self.kernel, keras.config.floatx()), (-1, self.filters))
 
     def advance_power_iteration(self):
         """Move the power vector one iteration nearer to the largest singular vector."""
@@ -79,7 +79,7 @@ class SpectralConvolution(keras.layers.Layer):
         right = ops.stop_gradient(_unit(ops.convert_to_tensor(self.power_vector)))
         left = ops.stop_gradient(_unit(ops.matmul(matrix, right)))
         largest = ops.sum(left * ops.matmul(matrix, right))
-        return ops.cast(self.kernel, "float32") / ops.maximum(largest, 1e-6)
+        return ops.cast(self.kernel, keras.config.floatx()) / ops.maximum(largest, 1e-6)
 
     def call(self, inputs):
         kernel = ops.cast(self.normalized_kernel(), inputs.dtype)

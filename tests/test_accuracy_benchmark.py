@@ -48,6 +48,8 @@ def benchmarks_on_path(monkeypatch):
     # Other tests may have put a module of the same name in its place.
     for name in (
         "report",
+        "experiment_results",
+        "summaries",
         "experiment",
         "tasks",
         "runner",
@@ -259,6 +261,19 @@ def test_the_committed_experiments_can_be_read_and_the_sizes_differ_in_the_stude
     for name in experiment_names():
         ways = [way.name for way in read_experiment(FOLDER / f"{name}.toml").ways]
         assert len(set(ways)) == len(ways) > 1
+    usual, short = (
+        {way.name: dataclasses.replace(way, seeds=None) for way in read_experiment(file).ways}
+        for file in (FOLDER / "cifar10_16_small.toml", FOLDER / "cifar10_16_small_15.toml")
+    )
+    for name in usual.keys() & short.keys():
+        assert usual[name] == short[name]
+    for epochs in (15, 120):
+        usual, other = (
+            tomllib.loads((FOLDER / f"cifar10_16_small{name}.toml").read_text())
+            for name in ("", f"_{epochs}")
+        )
+        different = {name for name in usual if usual[name] != other[name]}
+        assert different <= {"title", "ways", "epochs", "seeds"} and other["epochs"] == epochs
     for size in (16, 32):
         small, large = (
             tomllib.loads((FOLDER / f"cifar10_{size}_{name}.toml").read_text())

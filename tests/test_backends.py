@@ -26,7 +26,11 @@ import numpy as np
 from models import assert_changed, assert_same, image_data, image_model, loss_from_logits, snapshot
 from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller
 
-keras.config.set_floatx("float64")  # see conftest.py: double_precision
+if keras.backend.backend() == "jax":
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+keras.config.set_floatx("float64")  # why: double_precision in conftest.py
 pair = FeaturePair("features", "features", discriminator=FeatureDiscriminator(noise_stddev=0.0))
 distiller = KTANDistiller(
     image_model(12, "teacher", strides=1),
@@ -46,6 +50,7 @@ for player in players:
         value = 0.3 * generator.normal(size=weight.shape)
         weight.assign(np.abs(value) + 0.5 if "variance" in weight.path else value)
 before = [snapshot(player) for player in players]
+assert all(array.dtype == "float64" for array in sum(before, []) if array.dtype.kind == "f")
 distiller.compile(
     optimizer=keras.optimizers.SGD(0.05, momentum=0.9),
     t2s_optimizer=keras.optimizers.SGD(0.05),
@@ -74,7 +79,6 @@ def run_python(backend, code, *arguments):
         "KERAS_BACKEND": backend,
         "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_ENABLE_X64": "1",
     }
     finished = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
