@@ -9,6 +9,7 @@ NO_SAVED_MODEL = (
 DECODES = "the detection example decodes boxes with `tf.image`: its predictions are TensorFlow's"
 NUMBERED = "Keras on JAX numbers the outputs of a SavedModel: output_0, output_1"
 READS_MORE = "Keras reads batches to build its logs that it does not train on; the test counts all"
+TENSORFLOWS_GRAPH = "it is TensorFlow's graph that is looked at"
 UNCOMPILED = "Keras on torch runs the step uncompiled unless asked, and one step a call"
 
 # Test, by file and function (and case, where only one is meant; or file alone, where all are),
@@ -21,6 +22,7 @@ LIMITS = {
         "tensorflow": "a TensorFlow graph holds variables, not their values",
         "torch": "Keras on torch runs the step uncompiled: there is no program to look at",
     },
+    "test_graph_order.py": {"jax": TENSORFLOWS_GRAPH, "torch": TENSORFLOWS_GRAPH},
     "test_distiller.py::test_every_way_to_run_gives_the_same_weights[xla]": {
         "torch": "`torch.compile` fails on our step: cannot determine truth value of Relational",
     },
