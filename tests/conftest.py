@@ -9,6 +9,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import keras
 import pytest
 from backend_limits import why_not
+from models import use_double_precision
 from promise_record import PromiseRecord, note_promises
 
 BACKEND = keras.backend.backend()
@@ -87,18 +88,12 @@ def fresh_keras():
 
 @pytest.fixture
 def double_precision():
-    """Where two computations of the same steps are compared: a bound that only errors exceed.
-
-    After the four steps of `test_oracle.py` they part by 1e-6 and more in float32, and by 1e-10
-    here. A race that moved weights by 2e-5 in one run of ten looked like round-off there.
-    """
+    """A test in float64; see `use_double_precision`."""
     if BACKEND == "jax":
         import jax
 
         had_x64 = jax.config.jax_enable_x64
-        jax.config.update("jax_enable_x64", True)
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
+    use_double_precision()
     assert keras.backend.standardize_dtype(keras.ops.ones(1).dtype) == "float64"
     yield
     keras.config.set_floatx("float32")

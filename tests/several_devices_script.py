@@ -15,15 +15,11 @@ import sys
 
 import keras
 import numpy as np
-from models import image_data, image_model, loss_from_logits
+from models import image_data, image_model, loss_from_logits, use_double_precision
 
 from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller
 
-if keras.backend.backend() == "jax":
-    import jax
-
-    jax.config.update("jax_enable_x64", True)
-keras.config.set_floatx("float64")  # why: double_precision in conftest.py
+use_double_precision()
 BATCH_SIZE, STEPS = 4, 3
 WEIGHTS_OFF = {
     "logits_loss_weight": 0.0,

@@ -23,14 +23,11 @@ _GAME = """
 import sys
 import keras
 import numpy as np
-from models import assert_changed, assert_same, image_data, image_model, loss_from_logits, snapshot
+from models import assert_changed, assert_same, image_data, image_model, loss_from_logits
+from models import snapshot, use_double_precision
 from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller
 
-if keras.backend.backend() == "jax":
-    import jax
-
-    jax.config.update("jax_enable_x64", True)
-keras.config.set_floatx("float64")  # why: double_precision in conftest.py
+use_double_precision()
 pair = FeaturePair("features", "features", discriminator=FeatureDiscriminator(noise_stddev=0.0))
 distiller = KTANDistiller(
     image_model(12, "teacher", strides=1),
