@@ -109,7 +109,9 @@ def draw(settings, measure, results, teacher, path):
     # Bars that began at 0 would hide every difference; the axis says where it begins.
     axes.set_xlim(lowest - margin, highest + margin)
     axes.set(xlabel=f"{measure} {measure_of(settings)} in percent (the axis does not begin at 0)")
-    axes.set_title(settings["title"], fontsize=10)
+    figure.suptitle(
+        settings["title"], fontsize=10
+    )  # over the names, too: long titles need the room
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=130)
 
