@@ -53,7 +53,8 @@ def make_classifier(filters, name):
         name: The model's name.
 
     Returns:
-        A `keras.Model` that returns logits; the last map is the layer `"features"`.
+        A `keras.Model` that returns logits. Its maps are the layers `"map_1"`, `"map_2"` and so
+        on; the last one is `"features"`.
     """
     inputs = keras.Input((8, 8, 1), name="image")
     hidden = inputs
@@ -63,7 +64,7 @@ def make_classifier(filters, name):
         )(hidden)
         hidden = keras.layers.BatchNormalization()(hidden)
         last = index == len(filters) - 1
-        hidden = keras.layers.ReLU(name="features" if last else None)(hidden)
+        hidden = keras.layers.ReLU(name="features" if last else f"map_{index + 1}")(hidden)
     hidden = keras.layers.GlobalAveragePooling2D()(hidden)
     return keras.Model(inputs, keras.layers.Dense(10, name="logits")(hidden), name=name)
 
