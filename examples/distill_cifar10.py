@@ -33,6 +33,9 @@ TEACHER_SEED = 1234
 # The first seed's students of these ways are kept, so that their maps can be drawn.
 WITHOUT, WITH = "labels only", "KTAN"
 MAP_IMAGES = 4
+# The stage before the last: its map teaches more than the last one does, and a target that stays
+# is as good as one that falls (benchmarks/results/README.md, "The layer").
+STAGE, FEATURE_LOSS, FEATURE_WEIGHT = "stage_2", "normalized_mse", 3.0
 LEARNING_RATE, WEIGHT_DECAY = 4e-3, 1e-4
 
 
@@ -165,6 +168,7 @@ def parse_arguments(argv=None):
     # What a run depends on; how many runs there are and where they lie is not part of it.
     apart = ("data_dir", "seeds", "ways", "output", "resume")
     settings = {name: value for name, value in vars(arguments).items() if name not in apart}
+    settings["maps"] = [STAGE, FEATURE_LOSS, FEATURE_WEIGHT]
     settings["versions"] = {
         module.__name__: module.__version__ for module in (keras_ktan, keras, tf)
     }
@@ -214,7 +218,7 @@ def draw_maps(output, images):
         images.astype("float32"),
         output / "maps.png",
         without.student,
-        title="Energy of the last feature maps (CIFAR-10, validation images)",
+        title=f"Energy of the maps of {STAGE} (CIFAR-10, validation images)",
     )
     return f"Feature maps: {output / 'maps.png'}"
 
@@ -237,6 +241,9 @@ def run_students(arguments, log, teacher, make_student, make_data, validation_da
     if len(left) < len(plan):
         print(f"{len(plan) - len(left)} of {len(plan)} runs are finished already", flush=True)
     for index, (seed, way) in enumerate(left, start=1):
+        game = {"feature_loss": FEATURE_LOSS}
+        if way in ("features", "KTAN"):
+            game["feature_loss_weight"] = FEATURE_WEIGHT
         callbacks = [EpochReport(f"seed {seed}, {way}")]
         if seed == 0 and way in (WITHOUT, WITH):
             callbacks.append(KeepDistiller(kept(arguments.output, way)))
@@ -250,9 +257,10 @@ def run_students(arguments, log, teacher, make_student, make_data, validation_da
             arguments.epochs,
             steps // arguments.epochs,
             lambda: make_optimizer(steps),
-            feature_pairs=FeaturePair("features", "features"),
+            feature_pairs=FeaturePair(STAGE, STAGE),
             temperature=arguments.temperature,
             callbacks=callbacks,
+            **game,
         )
         log.append(
             {

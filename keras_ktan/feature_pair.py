@@ -14,8 +14,10 @@ from keras_ktan.teacher_to_student import TeacherToStudent
 class FeaturePair:
     """Which feature map of the student learns from which of the teacher.
 
-    Choose maps that mean the same: the last ones before pooling, or the levels of two
-    pyramids with the same stride. Their heights, widths and channels may differ.
+    Choose maps that mean the same: the last ones of a stage, or the levels of two pyramids
+    with the same stride. Their heights, widths and channels may differ. On CIFAR-10 the maps of
+    the stage before the last taught more than the last ones, "The layer" in
+    `benchmarks/results/README.md`.
 
     Args:
         teacher_layer_name: Path of a teacher's layer: its name, `"outer/inner"` for a layer

@@ -318,6 +318,14 @@ def test_an_experiment_is_run_once_and_resumed(tiny_command, monkeypatch, tmp_pa
         assert run["validation_accuracy"] == run["history"]["val_accuracy"][1]
         assert 10 * run["test_accuracy"] == pytest.approx(round(10 * run["test_accuracy"]))
         assert run["seconds"] > 0
+    labels, game = (
+        {name: np.array(run["history"][name]) for name in run["history"]} for run in runs
+    )
+    assert "feature_loss" not in labels
+    # The feature target counts three times to the end; the adversary falls from 0.02 to 0.
+    rest = game["loss"] - game["student_loss"] - game["logits_loss"] - 3.0 * game["feature_loss"]
+    adversary = rest / game["adversarial_loss"]
+    assert 0.02 > adversary[0] > adversary[1] > 0.0
     _, labels_only, ktan = shown
     assert labels_only == ktan and len(labels_only) == 4
     assert labels_only[:2] != labels_only[2:]
@@ -354,6 +362,8 @@ def test_the_maps_are_those_of_the_kept_students(tiny_command, monkeypatch, tmp_
     example.main([*command, "--ways", "KTAN", "--resume"])
     ((distiller, images, path, without),) = drawn
     assert path == tmp_path / "maps.png" and images.shape == (4, 16, 16, 3)
+    (pair,) = distiller.feature_pairs
+    assert (pair.teacher_layer_name, pair.student_layer_name) == ("stage_2", "stage_2")
     # What was kept has the accuracy of seed 0 that was logged, each way its own.
     runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
     _, (images, labels), _ = example.load_cifar10(None)
