@@ -241,9 +241,6 @@ def run_students(arguments, log, teacher, make_student, make_data, validation_da
     if len(left) < len(plan):
         print(f"{len(plan) - len(left)} of {len(plan)} runs are finished already", flush=True)
     for index, (seed, way) in enumerate(left, start=1):
-        game = {"feature_loss": FEATURE_LOSS}
-        if way in ("features", "KTAN"):
-            game["feature_loss_weight"] = FEATURE_WEIGHT
         callbacks = [EpochReport(f"seed {seed}, {way}")]
         if seed == 0 and way in (WITHOUT, WITH):
             callbacks.append(KeepDistiller(kept(arguments.output, way)))
@@ -258,9 +255,10 @@ def run_students(arguments, log, teacher, make_student, make_data, validation_da
             steps // arguments.epochs,
             lambda: make_optimizer(steps),
             feature_pairs=FeaturePair(STAGE, STAGE),
+            feature_weight=FEATURE_WEIGHT,
             temperature=arguments.temperature,
             callbacks=callbacks,
-            **game,
+            feature_loss=FEATURE_LOSS,
         )
         log.append(
             {

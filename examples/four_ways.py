@@ -18,7 +18,7 @@ FOUR_WAYS = ("labels only", "softened logits", "features", "KTAN")
 ADVERSARY_WEIGHT = 0.02
 
 
-def loss_weights(way, steps):
+def loss_weights(way, steps, feature_weight=None):
     """The weights of one way's loss terms.
 
     The feature target and the adversary count most in the beginning and nothing in the end:
@@ -28,6 +28,7 @@ def loss_weights(way, steps):
     Args:
         way: One of `FOUR_WAYS`.
         steps: Steps of the whole training.
+        feature_weight: A weight of the feature target that stays. `None`: it falls from 1.
 
     Returns:
         Dict of arguments for `KTANDistiller.compile`.
@@ -36,6 +37,8 @@ def loss_weights(way, steps):
     def falling(weight):
         return keras.optimizers.schedules.CosineDecay(weight, steps)
 
+    if feature_weight is None:
+        feature_weight = falling(1.0)
     has_logits, has_features, has_adversary = {
         "labels only": (False, False, False),
         "softened logits": (True, False, False),
@@ -45,7 +48,7 @@ def loss_weights(way, steps):
     return {
         "student_loss_weight": 1.0,
         "logits_loss_weight": 1.0 if has_logits else 0.0,
-        "feature_loss_weight": falling(1.0) if has_features else 0.0,
+        "feature_loss_weight": feature_weight if has_features else 0.0,
         "adversarial_loss_weight": falling(ADVERSARY_WEIGHT) if has_adversary else 0.0,
     }
 
@@ -61,6 +64,7 @@ def train_student(
     steps_per_epoch,
     make_optimizer,
     feature_pairs=None,
+    feature_weight=None,
     temperature=4.0,
     batch_size=None,
     callbacks=(),
@@ -82,6 +86,7 @@ def train_student(
         steps_per_epoch: Int, for the weights that fall over the training.
         make_optimizer: Function without arguments that makes the student's optimizer.
         feature_pairs: See `KTANDistiller`.
+        feature_weight: See `loss_weights`.
         temperature: See `KTANDistiller`.
         batch_size: For arrays.
         callbacks: Keras callbacks.
@@ -98,7 +103,7 @@ def train_student(
             "optimizer": make_optimizer(),
             "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             "metrics": ["accuracy"],
-            **loss_weights(way, epochs * steps_per_epoch),
+            **loss_weights(way, epochs * steps_per_epoch, feature_weight),
             **compile_arguments,
         }
     )
