@@ -196,7 +196,7 @@ def make_play(variant, steps, image_size):
         FeaturePair(
             level,
             level,
-            teacher_to_student=TeacherToStudent(anchor=variant["anchor"]),
+            teacher_to_student=TeacherToStudent(objective=variant["anchor"]),
             discriminator=FeatureDiscriminator(),
             position_weights=ObjectWeights(image_size, level) if variant["objects"] else None,
         )

@@ -185,7 +185,7 @@ def run(name, seed, task, teacher):
     pair = FeaturePair(
         "features",
         "features",
-        teacher_to_student=TeacherToStudent(anchor=variant["anchor"]),
+        teacher_to_student=TeacherToStudent(objective=variant["anchor"]),
         discriminator=FeatureDiscriminator(**variant["discriminator"]),
     )
     _, history, seconds = train_student(

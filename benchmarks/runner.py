@@ -15,8 +15,8 @@ from keras_ktan import (
     TeacherCache,
     TeacherToStudent,
 )
-from keras_ktan.cached_batch import plain_batch
-from keras_ktan.cached_dataset import CachedDataset
+from keras_ktan.cache.cached_dataset import CachedDataset
+from keras_ktan.utils.cached_batch import plain_batch
 
 TEACHER_SEED = 1234
 
@@ -229,7 +229,7 @@ class Runner:
             FeaturePair(
                 layer,
                 layer,
-                teacher_to_student=TeacherToStudent(anchor=None if anchor == "none" else anchor),
+                teacher_to_student=TeacherToStudent(objective=None if anchor == "none" else anchor),
                 discriminator=FeatureDiscriminator(**way.discriminator),
             )
             for layer, anchor in way.layers.items()

@@ -27,7 +27,7 @@ from run_log import RunLog, digest
 
 import keras_ktan
 from keras_ktan import FeaturePair, compression_report
-from keras_ktan.pictures import plot_feature_maps, plot_training_curves
+from keras_ktan.plots import plot_feature_maps, plot_training_curves
 
 TEACHER_SEED = 1234
 # The first seed's students of these ways are kept, so that their maps can be drawn.

@@ -99,7 +99,7 @@ def make_game(way, steps):
     }[way]
     # The student's own head says what a map is worth, by the boxes that it makes of it.
     pairs = [
-        FeaturePair(layer, layer, teacher_to_student=TeacherToStudent(anchor="student_head"))
+        FeaturePair(layer, layer, teacher_to_student=TeacherToStudent(objective="student_head"))
         for layer in PAIRED_LAYERS
     ]
     return pairs, {

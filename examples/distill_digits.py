@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 
 import keras_ktan
 from keras_ktan import FeaturePair, compression_report
-from keras_ktan.pictures import plot_training_curves
+from keras_ktan.plots import plot_training_curves
 
 TRAIN, VALIDATION = 1000, 297  # the other 500 are the test part
 BATCH_SIZE = 32

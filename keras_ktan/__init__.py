@@ -1,12 +1,12 @@
-"""keras_ktan: make a small Keras model as good as a big one taught it to be."""
+"""keras_ktan: make a small Keras 3 model out of a big one, inside `compile` and `fit`."""
 
-from keras_ktan.discriminator import FeatureDiscriminator
+from keras_ktan.cache import TeacherCache
 from keras_ktan.distiller import KTANDistiller
+from keras_ktan.export import export_student
 from keras_ktan.feature_pair import FeaturePair
+from keras_ktan.layers.discriminator import FeatureDiscriminator
+from keras_ktan.layers.teacher_to_student import TeacherToStudent
 from keras_ktan.report import compression_report
-from keras_ktan.student_export import export_student
-from keras_ktan.teacher_cache import TeacherCache
-from keras_ktan.teacher_to_student import TeacherToStudent
 
 __version__ = "0.1.0"
 

@@ -1,34 +1,68 @@
-"""KTANDistiller: how the players are compiled, and what is logged of their game."""
+"""KTANDistiller: a teacher and a student that are compiled and fitted like one Keras model."""
 
+import dataclasses
 import inspect
-import types
+from typing import Any
 
 import keras
 
-from keras_ktan import validation
-from keras_ktan.acts_as_student import ActsAsStudent, batch_size
-from keras_ktan.anchor_labels import AnchorLabels
-from keras_ktan.divergence_guard import DivergenceWatch
-from keras_ktan.feature_pair import FeaturePair
-from keras_ktan.game_log import GameLog
-from keras_ktan.guarded_fit import GuardedFit
-from keras_ktan.model_trace import supports_jit
-from keras_ktan.objectives import Objectives
-from keras_ktan.pairing import Pairing
-from keras_ktan.players import Players
-from keras_ktan.players_optimizer import make_players_optimizer
-from keras_ktan.saved_distiller import SavedDistiller
-from keras_ktan.train_step import TrainStep
+from keras_ktan.cache.cached_dataset import CachedDataset
+from keras_ktan.callbacks.divergence_guard import DivergenceGuard
+from keras_ktan.export import export_student
+from keras_ktan.feature_pair import FeaturePair, as_feature_pairs
+from keras_ktan.introspection.model_trace import supports_jit
+from keras_ktan.losses.adversarial import get_adversarial_loss
+from keras_ktan.losses.feature import validate_feature_loss
+from keras_ktan.losses.logits import validate_logits_loss
+from keras_ktan.training import validation
+from keras_ktan.training.divergence_metric import DivergenceMetric
+from keras_ktan.training.loss_trackers import LossTrackers
+from keras_ktan.training.objectives import Objectives
+from keras_ktan.training.optimizer import make_optimizer
+from keras_ktan.training.pairing import Pairing
+from keras_ktan.training.steps import TrainStep
+from keras_ktan.training.student_loss import UntrackedStudentLoss, batch_size, own_loss
+from keras_ktan.utils.cached_batch import plain_inputs
+from keras_ktan.utils.config_format import with_format, without_format
+from keras_ktan.utils.numbers import validate_choice, validate_number
+
+
+@dataclasses.dataclass
+class _Untracked:
+    """What Keras must not find on the distiller.
+
+    Keras tracks every layer, metric and variable that it finds in an attribute, also in lists and
+    dicts, and saves what it finds. As a tracked sublayer the teacher would be thawed by
+    `distiller.trainable = True` and given to the optimizer; a metric would be reset and logged
+    by Keras besides; the compile arguments would save the optimizers a second time. Keras does
+    not look into a plain object like this one.
+
+    Args:
+        teacher: The teacher.
+        pairing: The `Pairing` of both models.
+        loss_trackers: `LossTrackers`, from `compile` on.
+        divergence_metric: `DivergenceMetric`, from `compile` on.
+        untracked_student_loss: `UntrackedStudentLoss`, from `compile` on.
+        compile_arguments: What `compile` was given, with the networks' optimizers in place of
+            what they were made from.
+    """
+
+    teacher: keras.Model
+    pairing: Pairing
+    loss_trackers: LossTrackers | None = None
+    divergence_metric: DivergenceMetric | None = None
+    untracked_student_loss: UntrackedStudentLoss | None = None
+    compile_arguments: dict[str, Any] | None = None
 
 
 @keras.saving.register_keras_serializable(package="keras_ktan")
-class KTANDistiller(GuardedFit, TrainStep, ActsAsStudent, SavedDistiller, Players, keras.Model):
+class KTANDistiller(TrainStep, keras.Model):
     """Trains a small student to be as good as a big teacher.
 
-    The student learns from the labels, from the teacher's softened probabilities, from the
-    teacher's feature map as a Teacher-to-Student (T2S) layer renders it in the student's shape,
-    and from fooling a discriminator that tells the two models' maps apart. All of it happens
-    inside plain `fit()`. Outside `fit()` the distiller is the student: calling it,
+    The student learns from the targets of the data, from the teacher's softened probabilities,
+    from the teacher's feature map as a Teacher-to-Student (T2S) layer projects it to the
+    student's shape, and against a discriminator that tells the two models' maps apart. All of it
+    happens inside plain `fit()`. Outside `fit()` the distiller is the student: calling it,
     `predict`, `evaluate` and `export` give what the student gives.
 
     Args:
@@ -67,11 +101,8 @@ class KTANDistiller(GuardedFit, TrainStep, ActsAsStudent, SavedDistiller, Player
 
     images, labels = np.random.rand(64, 8, 8, 1), np.random.randint(0, 10, 64)
     distiller = KTANDistiller(teacher=classifier(32, "teacher"), student=classifier(4, "student"))
-    distiller.compile(
-        optimizer="adam",
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile("adam", loss, metrics=["accuracy"])
     distiller.fit(images, labels, epochs=1, verbose=0)
     print(distiller.student.predict(images, verbose=0).shape)  # (64, 10)
     ```
@@ -83,97 +114,161 @@ class KTANDistiller(GuardedFit, TrainStep, ActsAsStudent, SavedDistiller, Player
 
     def __init__(
         self,
-        teacher,
-        student,
-        feature_pairs=None,
-        temperature=4.0,
-        logits_output=None,
-        logits_activation="softmax",
-        name="ktan_distiller",
+        teacher: keras.Model,
+        student: keras.Model,
+        feature_pairs: FeaturePair | list[FeaturePair] | None = None,
+        temperature: float = 4.0,
+        logits_output: str | int | None = None,
+        logits_activation: str | None = "softmax",
+        name: str = "ktan_distiller",
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
-        validation.check_models(teacher, student)
-        validation.check_temperature(temperature)
+        validation.validate_models(teacher, student)
+        self.temperature = validate_number(
+            "temperature",
+            temperature,
+            above=0,
+            remedy="1 leaves the probabilities as they are, 2 to 6 are usual. Try "
+            "`temperature=4.0`.",
+        )
         if logits_activation is not None:
-            validation.check_choice("logits_activation", logits_activation, ("softmax", "sigmoid"))
-        validation.check_feature_pairs(feature_pairs)
+            validate_choice("logits_activation", logits_activation, ("softmax", "sigmoid"))
+        self.feature_pairs = as_feature_pairs(feature_pairs)
         self.student = student
-        self.temperature = float(temperature)
         self.logits_output = logits_output
         self.logits_activation = logits_activation
-        self.feature_pairs = None if feature_pairs is None else _as_list(feature_pairs)
         if hasattr(student, "output_names"):
             # So that the logs of a student with several outputs have the student's names.
             self.output_names = student.output_names
-        # Keras tracks no namespace. As a tracked sublayer the teacher would be thawed by
-        # `distiller.trainable = True`.
-        self._untracked = types.SimpleNamespace(
-            teacher=teacher,
-            pairing=Pairing(teacher, student, self.feature_pairs, logits_output, logits_activation),
-            log=None,
-            watch=None,
-            anchor_labels=None,
-            compile_arguments=None,
+        pairing = Pairing(
+            teacher, student, self.feature_pairs, FeaturePair, logits_output, logits_activation
         )
+        self._untracked = _Untracked(teacher, pairing)
         # Attributes, so that Keras tracks and saves these layers.
-        self.teacher_to_student_layers = self._untracked.pairing.teacher_to_student_layers
-        self.discriminators = self._untracked.pairing.discriminators
+        self.teacher_to_student_layers = pairing.teacher_to_student_layers
+        self.discriminators = pairing.discriminators
+        # What the discriminator's noise follows from: an optimizer's iterations stand still
+        # while it accumulates gradients.
+        self.step_counter = self.add_weight(
+            shape=(),
+            initializer="zeros",
+            dtype="int32",
+            trainable=False,
+            aggregation="only_first_replica",
+            name="step_counter",
+        )
         self.objectives = None
         self.built = True
+
+    # The networks and their variables.
+
+    @property
+    def teacher(self) -> keras.Model:
+        """The teacher. It is saved with the distiller and never trained by it."""
+        return self._untracked.teacher
+
+    @property
+    def teacher_paths(self) -> list[str]:
+        """Paths of the teacher's layers that the pairs name, each once."""
+        pairs = self._untracked.pairing.pairs
+        return list(dict.fromkeys(pair.pair.teacher_layer_name for pair in pairs))
+
+    @property
+    def student_variables(self) -> list[keras.Variable]:
+        """What the student's optimizer moves."""
+        return self.student.trainable_variables
+
+    @property
+    def t2s_variables(self) -> list[keras.Variable]:
+        """What T2S's optimizer moves."""
+        return _trainable_variables(self.teacher_to_student_layers)
+
+    @property
+    def discriminator_variables(self) -> list[keras.Variable]:
+        """What the discriminators' optimizer moves."""
+        return _trainable_variables(self.discriminators)
+
+    def summary(self, *args, print_fn=print, **kwargs) -> None:
+        """Print both models' sizes, the pairs, T2S's objectives and the discriminators.
+
+        Args:
+            *args: Passed on to the student's `summary`.
+            print_fn: Function that prints a line.
+            **kwargs: Passed on to the student's `summary`.
+        """
+        print_fn(
+            f"KTANDistiller '{self.name}': teacher '{self.teacher.name}' "
+            f"({self.teacher.count_params():,} parameters), student '{self.student.name}' "
+            f"({self.student.count_params():,} parameters)"
+        )
+        for line in self._untracked.pairing.describe():
+            print_fn(line)
+        print_fn(f"  temperature: {self.temperature:g}")
+        self.student.summary(*args, print_fn=print_fn, **kwargs)
+
+    # compile
 
     def compile(
         self,
         optimizer="adam",
-        discriminator_optimizer=None,
-        t2s_optimizer=None,
         loss=None,
         loss_weights=None,
         metrics=None,
         weighted_metrics=None,
-        student_loss_weight=1.0,
-        logits_loss_weight=None,
-        feature_loss_weight=1.0,
-        adversarial_loss_weight=0.02,
-        feature_loss="cosine",
-        adversarial_loss="bce",
         run_eagerly=False,
         steps_per_execution=1,
         jit_compile="auto",
         auto_scale_loss=True,
-    ):
+        *,
+        student_loss_weight=1.0,
+        logits_loss="kl",
+        logits_loss_weight=None,
+        feature_loss="cosine",
+        feature_loss_weight=1.0,
+        adversarial_loss="bce",
+        adversarial_loss_weight=0.02,
+        t2s_optimizer=None,
+        discriminator_optimizer=None,
+    ) -> None:
         """Configure the training.
 
-        The student minimises `student_loss_weight · loss + logits_loss_weight · T²·KL +
-        feature_loss_weight · match + adversarial_loss_weight · fool` plus its own regularisers.
-        A weight is a number of 0 or more, or a `keras.optimizers.schedules.LearningRateSchedule`
-        that is read at every step of the student's optimizer. A term whose weight is the number
-        0 is not computed at all.
+        The student minimises `student_loss_weight · loss + logits_loss_weight · logits_loss +
+        feature_loss_weight · feature_loss + adversarial_loss_weight · adversarial_loss` plus its
+        own regularisers. A weight is a number of 0 or more, or a
+        `keras.optimizers.schedules.LearningRateSchedule` that is read at every step of the
+        student's optimizer. A term whose weight is the number 0 is not computed at all.
 
         Args:
             optimizer: The student's optimizer.
-            discriminator_optimizer: The discriminators'. `None`: `Adam(5e-5, beta_1=0.5)`,
-                slow, so that the discriminator does not win.
-            t2s_optimizer: T2S's. `None`: `Adam(3e-3)`.
-            loss: The loss against the labels, as in `keras.Model.compile`. `None`: the
+            loss: The loss against the targets, as in `keras.Model.compile`. `None`: the
                 student's own `compute_loss` (detectors, or a student that is compiled).
             loss_weights: As in `keras.Model.compile`.
             metrics: As in `keras.Model.compile`; they look at the student's outputs.
             weighted_metrics: As in `keras.Model.compile`.
-            student_loss_weight: Weight of the loss against the labels.
-            logits_loss_weight: Weight of the softened probabilities. `None`: 1 where the
-                models have class scores and `loss` is given, else 0.
-            feature_loss_weight: Weight of the feature target.
-            adversarial_loss_weight: Weight of fooling the discriminator.
-            feature_loss: `"cosine"`, `"mse"`, `"normalized_mse"` or `"pooled_cosine"`.
-            adversarial_loss: `"bce"`, `"least_squares"` or `"hinge"`.
             run_eagerly: As in `keras.Model.compile`.
             steps_per_execution: As in `keras.Model.compile`.
             jit_compile: As in `keras.Model.compile`.
-            auto_scale_loss: As in `keras.Model.compile`, for each player's optimizer.
+            auto_scale_loss: As in `keras.Model.compile`, for each network's optimizer.
+            student_loss_weight: Weight of `loss`.
+            logits_loss: `"kl"` (T² times the KL divergence of the softened probabilities),
+                `"standardized_kl"`, `"pearson"`, a `keras.losses.Loss` (its `call`, unreduced) or
+                a function of (teacher, student) logits that returns `(batch,)` or
+                `(batch, positions...)`. The constructor's `temperature` belongs to the names.
+            logits_loss_weight: `None`: 1 where the models have class logits and `loss` is
+                given, else 0.
+            feature_loss: `"cosine"`, `"mse"`, `"normalized_mse"`, `"pooled_cosine"`, a
+                `keras.losses.Loss` or a function of (target, feature map) likewise.
+            feature_loss_weight: Weight of the feature loss.
+            adversarial_loss: `"bce"`, `"least_squares"`, `"hinge"` or an
+                `keras_ktan.losses.AdversarialLoss`.
+            adversarial_loss_weight: Weight of the student's loss against the discriminator.
+            t2s_optimizer: T2S's optimizer. `None`: `Adam(3e-3)`.
+            discriminator_optimizer: The discriminators' optimizer. `None`:
+                `Adam(5e-5, beta_1=0.5)`, slow, so that the discriminator does not win.
 
-        Defaults: our choice. An adversarial weight of 0.1 did worse than 0.02 in
-        `benchmarks/results/choose_game_digits.md`.
+        Defaults: our choice. An adversarial weight of 0.1 did worse than 0.02 in a search on the
+        digits.
 
         Raises:
             ValueError: If an argument is out of its range, or a term is asked for that these
@@ -183,33 +278,17 @@ class KTANDistiller(GuardedFit, TrainStep, ActsAsStudent, SavedDistiller, Player
         pairing = self._untracked.pairing
         if logits_loss_weight is None:
             has_logits = loss is not None and pairing.class_logits.found
-            logits_loss_weight = arguments["logits_loss_weight"] = 1.0 if has_logits else 0.0
-        weights = {
-            "student": student_loss_weight,
-            "logits": logits_loss_weight,
-            "feature": feature_loss_weight,
-            "adversarial": adversarial_loss_weight,
-        }
-        validation.check_weights(weights)
-        validation.check_feature_loss(feature_loss)
-        validation.check_adversarial_loss(adversarial_loss)
-        if loss is None:
-            validation.check_student_loss(self.student, metrics, weighted_metrics, loss_weights)
+            arguments["logits_loss_weight"] = 1.0 if has_logits else 0.0
+        self._validate_compile(arguments)
         objectives = Objectives(
-            self.teacher,
-            self.student,
-            pairing.pairs,
-            pairing.class_logits,
+            pairing,
             self.temperature,
-            weights,
-            pairing.teacher_structure,
-            feature_loss,
-            adversarial_loss,
+            {term: arguments[f"{term}_loss_weight"] for term in _TERMS},
+            {term: arguments[f"{term}_loss"] for term in _TERMS if term != "student"},
         )
-        pairing.check_game(objectives, loss)
-        validation.check_trainable(self.student)
+        pairing.validate_objectives(objectives, loss)
         scale = auto_scale_loss and self.student.dtype_policy.name == "mixed_float16"
-        optimizers = make_players_optimizer(
+        optimizers = make_optimizer(
             objectives, optimizer, t2s_optimizer, discriminator_optimizer, scale
         )
         if jit_compile == "auto" and not supports_jit(self.teacher):
@@ -224,37 +303,137 @@ class KTANDistiller(GuardedFit, TrainStep, ActsAsStudent, SavedDistiller, Player
             run_eagerly=run_eagerly,
             steps_per_execution=steps_per_execution,
             jit_compile=jit_compile,
-            auto_scale_loss=False,  # each player's optimizer scales its own
+            auto_scale_loss=False,  # each network's optimizer scales its own
         )
         self.objectives = objectives
-        self._untracked.log = GameLog(objectives, pairing.student_loss_names)
-        self._untracked.watch = DivergenceWatch((*self._untracked.log.losses, "loss"))
-        self._untracked.anchor_labels = AnchorLabels(self.student, loss, loss_weights)
-        self._untracked.compile_arguments = {
+        untracked = self._untracked
+        untracked.loss_trackers = LossTrackers(objectives, pairing.student_loss_names)
+        untracked.divergence_metric = DivergenceMetric((*untracked.loss_trackers.losses, "loss"))
+        untracked.untracked_student_loss = UntrackedStudentLoss(self.student, loss, loss_weights)
+        untracked.compile_arguments = {
             **arguments,
             "optimizer": optimizers.student,
             "t2s_optimizer": optimizers.t2s or t2s_optimizer,
             "discriminator_optimizer": optimizers.discriminator or discriminator_optimizer,
         }
 
+    def _validate_compile(self, arguments):
+        validation.validate_weights({term: arguments[f"{term}_loss_weight"] for term in _TERMS})
+        validate_logits_loss(arguments["logits_loss"], self.logits_activation)
+        validate_feature_loss(arguments["feature_loss"])
+        get_adversarial_loss(arguments["adversarial_loss"])
+        if arguments["loss"] is None:
+            validation.validate_student_loss(
+                self.student,
+                arguments["metrics"],
+                arguments["weighted_metrics"],
+                arguments["loss_weights"],
+            )
+        validation.validate_trainable(self.student)
+
     @property
-    def uses_own_loss(self):
+    def has_compiled_loss(self) -> bool:
         """Whether `compile` was given a loss; else the student's own is used."""
         return self._untracked.compile_arguments["loss"] is not None
 
     @property
-    def game_trackers(self):
-        """Metrics of the game's terms."""
-        return self._untracked.log.trackers
+    def loss_trackers(self) -> list[keras.Metric]:
+        """Metrics of the terms that only a distillation has."""
+        return self._untracked.loss_trackers.metrics
 
     @property
-    def divergence_watch(self):
+    def divergence_metric(self) -> DivergenceMetric:
         """A metric that notes which term of a step was first NaN or infinite."""
-        return self._untracked.watch
+        return self._untracked.divergence_metric
 
-    def anchor_labels_loss(self, x, y, y_pred, sample_weight):
-        """The same loss for the anchors' outputs, which no log shows."""
-        return self._untracked.anchor_labels.loss(x, y, y_pred, sample_weight)
+    # fit
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=True,
+        **arguments,
+    ) -> keras.callbacks.History:
+        """Train the student; all arguments are those of `keras.Model.fit`.
+
+        Args:
+            x: As in `keras.Model.fit`, or what `TeacherCache.dataset` returned.
+            y: As in `keras.Model.fit`.
+            batch_size: As in `keras.Model.fit`.
+            epochs: As in `keras.Model.fit`.
+            verbose: As in `keras.Model.fit`.
+            callbacks: As in `keras.Model.fit`.
+            validation_split: As in `keras.Model.fit`.
+            validation_data: As in `keras.Model.fit`; plain data, also beside a cache.
+            shuffle: As in `keras.Model.fit`. A cache's data set shuffles itself.
+            **arguments: The others of `keras.Model.fit`.
+
+        Returns:
+            A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: If a cache's data set is another teacher's or lacks a map or comes with
+                `steps_per_epoch`, or if the student begins with weights that are not finite.
+            FloatingPointError: If a loss becomes NaN or infinite. The error names the term; the
+                distiller is as it was at the end of the last good epoch, or up to 1,000 steps
+                before in a long one.
+        """
+        own = [DivergenceGuard()]
+        if isinstance(x, CachedDataset) and self.compiled:
+            if arguments.get("steps_per_epoch") is not None:
+                raise ValueError(
+                    f"Received steps_per_epoch={arguments['steps_per_epoch']} with a data set of a "
+                    "TeacherCache. Expected None, because it draws a new order for each pass over "
+                    "the images. Leave it out, and use fewer or more `epochs`."
+                )
+            x.prepare_for(self)
+            shuffle = False
+            own.append(keras.callbacks.LambdaCallback(on_epoch_begin=x.begin_epoch))
+        return super().fit(
+            x,
+            y,
+            batch_size,
+            epochs,
+            verbose,
+            [*own, *_as_list_of_callbacks(callbacks)],
+            validation_split,
+            validation_data,
+            shuffle,
+            **arguments,
+        )
+
+    # What a step asks for; see `training/steps`.
+
+    def student_loss(self, x, y, y_pred, sample_weight, training=True):
+        """The loss against the targets alone (a student's own: whatever that holds).
+
+        It counts in full on each replica. Keras divides it by their number; a step does so when
+        it differentiates.
+        """
+        if y is None and not self.objectives.uses_student_loss:
+            return keras.ops.zeros(())  # data without targets, and no term that wants any
+        if self.has_compiled_loss:
+            loss = super().compute_loss(x, y, y_pred, sample_weight, training=training)
+        else:
+            loss = own_loss(self.student, x, y, y_pred, sample_weight, training=training)
+        return loss * self.replica_count if self.replica_count > 1 else loss
+
+    def untracked_student_loss(self, x, y, y_pred, sample_weight):
+        """The same loss for outputs of T2S's objectives, which no log shows."""
+        return self._untracked.untracked_student_loss(x, y, y_pred, sample_weight)
+
+    def student_regularisation(self):
+        """The student's regularisers and `add_loss` terms, where its loss lacks them."""
+        # The student's own loss holds them, unless that loss is switched off.
+        held = not self.has_compiled_loss and self.objectives.uses_student_loss
+        return [] if held else list(self.student.losses)
 
     def log_step(self, x, y, y_pred, sample_weight, loss, terms):
         """Update the trackers and return the logs of a training step.
@@ -270,14 +449,134 @@ class KTANDistiller(GuardedFit, TrainStep, ActsAsStudent, SavedDistiller, Player
         Returns:
             Dict from names to values, running means over the epoch.
         """
-        self._untracked.watch.update_state({**terms, "loss": loss})
+        self._untracked.divergence_metric.update_state({**terms, "loss": loss})
         logs = self.log_evaluation(x, y, y_pred, sample_weight, loss)
-        return logs | self._untracked.log.update(terms, batch_size(x))
+        return logs | self._untracked.loss_trackers.update(terms, batch_size(x))
+
+    def log_evaluation(self, x, y, y_pred, sample_weight, loss):
+        """Update the trackers and return the logs of an evaluation step."""
+        self._loss_metric().update_state(loss, sample_weight=batch_size(x))
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    def _loss_metric(self):
+        return next(metric for metric in self.metrics if metric.name == "loss")
+
+    # Outside `fit` a distiller is its student.
+
+    def call(self, inputs, training=None):
+        return self.student(plain_inputs(inputs), training=training)
+
+    @property
+    def losses(self):
+        """Empty: the student's regularisers are read from the student."""
+        return []
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """What the student's own `evaluate` reports as its loss."""
+        x = plain_inputs(x)
+        loss = self.student_loss(x, y, y_pred, sample_weight, training=training)
+        for extra in self.student.losses if self.has_compiled_loss else []:
+            loss = loss + keras.ops.cast(keras.ops.sum(extra), loss.dtype)
+        return loss
+
+    @property
+    def metrics(self):
+        metrics = super().metrics
+        if self.compiled:
+            metrics = [*metrics, *self.loss_trackers, self.divergence_metric]
+            if not self.has_compiled_loss:
+                metrics += [metric for metric in self.student.metrics if metric.name != "loss"]
+        return metrics
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """The metrics of the student's outputs; the distillation terms are not among them."""
+        x = plain_inputs(x)
+        if self.has_compiled_loss:
+            results = super().compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        else:
+            results = self.student.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+            results["loss"] = self._loss_metric().result()
+        terms = {tracker.name for tracker in self.loss_trackers}
+        return {name: value for name, value in results.items() if name not in terms}
+
+    def export(self, filepath, format="tf_saved_model", **kwargs):
+        """Export the student alone; see `export_student`."""
+        export_student(self.student, filepath, format=format, **kwargs)
+
+    # As a file.
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        pairs, layers = None, []
+        if self.feature_pairs is not None:
+            pairs = [pair.to_references(layers) for pair in self.feature_pairs]
+        return with_format(
+            {
+                "name": self.name,
+                "teacher": serialize(self.teacher),
+                "student": serialize(self.student),
+                "feature_pairs": pairs,
+                "pair_layers": [serialize(layer) for layer in layers],
+                "temperature": self.temperature,
+                "logits_output": self.logits_output,
+                "logits_activation": self.logits_activation,
+            }
+        )
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = without_format(config, _CONFIG_KEYS, "a KTANDistiller")
+
+        def deserialize(value):
+            return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
+
+        layers = [deserialize(layer) for layer in config.pop("pair_layers")]
+        if config["feature_pairs"] is not None:
+            config["feature_pairs"] = [
+                FeaturePair.from_references(pair, layers, deserialize)
+                for pair in config["feature_pairs"]
+            ]
+        for role in ("teacher", "student"):
+            config[role] = deserialize(config[role])
+        return cls(**config)
+
+    def get_compile_config(self):
+        if not self.compiled:
+            return {}
+        return with_format(
+            {
+                name: keras.saving.serialize_keras_object(value)
+                for name, value in self._untracked.compile_arguments.items()
+            }
+        )
+
+    def compile_from_config(self, config):
+        config = without_format(config, _COMPILE_ARGUMENTS, "the compilation of a KTANDistiller")
+        self.compile(
+            **{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()}
+        )
 
 
+_TERMS = ("student", "logits", "feature", "adversarial")
 # What is saved of a call of `compile`.
 _COMPILE_ARGUMENTS = tuple(inspect.signature(KTANDistiller.compile).parameters)[1:]
+_CONFIG_KEYS = (
+    "name",
+    "teacher",
+    "student",
+    "feature_pairs",
+    "pair_layers",
+    "temperature",
+    "logits_output",
+    "logits_activation",
+)
 
 
-def _as_list(feature_pairs):
-    return [feature_pairs] if isinstance(feature_pairs, FeaturePair) else list(feature_pairs)
+def _trainable_variables(layers):
+    return [variable for layer in layers for variable in layer.trainable_variables]
+
+
+def _as_list_of_callbacks(callbacks):
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return callbacks.callbacks
+    return keras.tree.flatten(callbacks or [])

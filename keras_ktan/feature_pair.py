@@ -1,14 +1,11 @@
-"""FeaturePair: a teacher's map, a student's map, and what joins them."""
-
-import numbers
+"""FeaturePair: a teacher's map and the student's map that learns from it."""
 
 import keras
 
-from keras_ktan.discriminator import FeatureDiscriminator
-from keras_ktan.feature_map_search import activation_behind
-from keras_ktan.feature_tap import find_layer, select_output, split_path
-from keras_ktan.position_weights import check_position_weights, function_to_config
-from keras_ktan.teacher_to_student import TeacherToStudent
+from keras_ktan.layers.discriminator import FeatureDiscriminator
+from keras_ktan.layers.teacher_to_student import TeacherToStudent
+from keras_ktan.losses.position_weights import function_to_config
+from keras_ktan.utils.numbers import validate_number
 
 
 class FeaturePair:
@@ -48,7 +45,7 @@ class FeaturePair:
     from keras_ktan import FeaturePair, TeacherToStudent
 
     pair = FeaturePair(
-        "backbone/stage4_out", "stage3_out", teacher_to_student=TeacherToStudent(anchor="task")
+        "backbone/stage4_out", "stage3_out", teacher_to_student=TeacherToStudent(objective="task")
     )
     # Where a dense teacher has found a class, its map counts most.
     def confidence(outputs):
@@ -76,15 +73,13 @@ class FeaturePair:
                     f"Received {name}={value!r} in a FeaturePair. Expected the path of a layer as "
                     "a string, such as 'stage3_out' or 'backbone/stage3_out'."
                 )
-        if (
-            isinstance(weight, bool)
-            or not isinstance(weight, numbers.Real)
-            or not 0 < weight < float("inf")
-        ):
-            raise ValueError(
-                f"Received weight={weight!r} in a FeaturePair. Expected a number above 0. To do "
-                "without a pair, leave it out of `feature_pairs`."
-            )
+        self.weight = validate_number(
+            "weight",
+            weight,
+            above=0,
+            where=" in a FeaturePair",
+            remedy="To do without a pair, leave it out of `feature_pairs`.",
+        )
         for name, value, kind in (
             ("teacher_to_student", teacher_to_student, TeacherToStudent),
             ("discriminator", discriminator, FeatureDiscriminator),
@@ -104,7 +99,6 @@ class FeaturePair:
             )
         self.teacher_layer_name = teacher_layer_name
         self.student_layer_name = student_layer_name
-        self.weight = float(weight)
         self.teacher_to_student = teacher_to_student
         self.discriminator = discriminator
         self.position_weights = position_weights
@@ -146,94 +140,30 @@ class FeaturePair:
         return cls(**config)
 
 
-class ConnectedPair:
-    """A `FeaturePair` whose layers are built for two given models.
+def as_feature_pairs(feature_pairs):
+    """The pairs that a user gave, as a list.
 
     Args:
-        pair: The `FeaturePair`.
-        teacher_trace: `ModelTrace` of the teacher.
-        student_trace: `ModelTrace` of the student.
-        classes: Number of classes, or `None` where the models have no class logits.
+        feature_pairs: A `FeaturePair`, a list of them, or `None`.
+
+    Returns:
+        A list, or `None`.
 
     Raises:
-        ValueError: If a path is wrong or if the shapes cannot meet.
+        ValueError: If it is something else, or an empty list.
     """
-
-    def __init__(self, pair, teacher_trace, student_trace, classes):
-        self.pair = pair
-        self.weight = pair.weight
-        self.teacher_shape = _map_shape(teacher_trace, pair.teacher_layer_name, "teacher")
-        self.student_shape = _map_shape(student_trace, pair.student_layer_name, "student")
-        if pair.position_weights is not None:
-            check_position_weights(pair.position_weights, teacher_trace.outputs, self.student_shape)
-        policy = student_trace.model.dtype_policy
-        self.teacher_to_student = pair.teacher_to_student or TeacherToStudent(dtype=policy)
-        self.teacher_to_student.connect(
-            self.teacher_shape,
-            self.student_shape,
-            activation_behind(student_trace, *split_path(pair.student_layer_name)),
-        )
-        self.anchor = self.teacher_to_student.attach_anchor(
-            student_trace.model, pair.student_layer_name, self.teacher_shape[-1], classes
-        )
-        self.discriminator = pair.discriminator or FeatureDiscriminator(dtype=policy)
-        if self.discriminator.conditional is True and classes is None:
-            raise ValueError(
-                "Received a FeatureDiscriminator with conditional=True for models without class "
-                "logits. Expected a classifier, because the condition is the teacher's class "
-                "probabilities. Use conditional=False or say where the logits are with "
-                "`logits_output`."
-            )
-        self.conditional = self.discriminator.conditional is not False and classes is not None
-        if not self.discriminator.built:
-            self.discriminator.build(
-                self.student_shape, (None, classes) if self.conditional else None
-            )
-            self.discriminator.built = True
-        else:
-            self._check_shared_discriminator(classes)
-
-    def _check_shared_discriminator(self, classes):
-        kernel = self.discriminator.hidden[0].kernel
-        if len(kernel.shape) != len(self.student_shape):
-            raise ValueError(
-                f"One FeatureDiscriminator was given to student maps of rank "
-                f"{len(self.student_shape)} and {len(kernel.shape)}. Expected the same rank. Give "
-                "each pair a discriminator of its own."
-            )
-        projection = self.discriminator.projection
-        known = projection.kernel.shape[0] if projection.built else None
-        if self.conditional and known != classes:
-            raise ValueError(
-                f"Received a FeatureDiscriminator that was built for {known or 'no'} classes with "
-                f"models of {classes} classes. Expected the same classes. Give the pair a new one."
-            )
-        if kernel.shape[-2] != self.student_shape[-1]:
-            raise ValueError(
-                f"One FeatureDiscriminator was given to student maps of {self.student_shape[-1]} "
-                f"and {self.discriminator.hidden[0].kernel.shape[-2]} channels. Expected the same "
-                "number. Give each pair a discriminator of its own."
-            )
-
-    def describe(self):
-        """Lines for `summary()`."""
-        return (
-            f"{self.pair.teacher_layer_name} {tuple(self.teacher_shape)} -> "
-            f"{self.pair.student_layer_name} {tuple(self.student_shape)}, "
-            f"weight {self.weight:g}, anchor {self.anchor.describe()}, "
-            f"discriminator {'conditional' if self.conditional else 'unconditional'}"
-            + ("" if self.pair.position_weights is None else ", positions weighted")
-        )
-
-
-def _map_shape(trace, path, role):
-    layer_path, key = split_path(path)
-    find_layer(trace.model, layer_path, role)
-    calls = trace.calls_of(layer_path)
-    if len(calls) != 1:
+    if feature_pairs is None:
+        return None
+    if isinstance(feature_pairs, FeaturePair):
+        return [feature_pairs]
+    if (
+        not isinstance(feature_pairs, (list, tuple))
+        or not feature_pairs
+        or not all(isinstance(pair, FeaturePair) for pair in feature_pairs)
+    ):
         raise ValueError(
-            f"The layer '{layer_path}' of the {role} '{trace.model.name}' ran {len(calls)} times "
-            "in one forward pass. Expected exactly once, so that its feature map is one tensor. "
-            "Name a layer that runs once, such as the one behind it."
+            f"Received feature_pairs={feature_pairs!r}. Expected a FeaturePair, a list of them "
+            "that is not empty, or None. Write "
+            "`feature_pairs=FeaturePair(teacher_layer_name, student_layer_name)`."
         )
-    return tuple(select_output(calls[0].output_specs, key, path).shape)
+    return list(feature_pairs)

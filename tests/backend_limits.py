@@ -29,7 +29,7 @@ LIMITS = {
     "test_distiller.py::test_every_way_to_run_gives_the_same_weights[steps_per_execution]": {
         "torch": "Keras on torch refuses a `steps_per_execution` above 1",
     },
-    "test_promise_divergence.py::test_also_in_a_compiled_step_and_with_several_steps_in_one_call": {
+    "test_divergence_guard.py::test_also_in_a_compiled_step_and_with_several_steps_in_one_call": {
         "torch": UNCOMPILED,
     },
     "test_teacher_cache.py::test_compiled_steps_give_what_steps_one_by_one_give": {
@@ -42,8 +42,7 @@ LIMITS = {
         "jax": NUMBERED,
         "torch": NO_SAVED_MODEL,
     },
-    "test_documentation.py::test_docstring_example_runs"
-    "[keras_ktan.student_export.export_student[0]]": {
+    "test_documentation.py::test_docstring_example_runs[keras_ktan.export.export_student[0]]": {
         "jax": NUMBERED,
         "torch": NO_SAVED_MODEL,
     },

@@ -36,14 +36,14 @@ SLOW_FILES = (
     "test_example_detector_story.py",
     "test_distiller.py",
     "test_step_time.py",
-    "test_tuner.py",
+    "test_hypermodel.py",
     "test_teacher_cache.py",
     "test_accuracy_benchmark.py",
     "test_example_cifar10.py",
-    "test_promise_divergence.py",
+    "test_divergence_guard.py",
     "test_example_digits.py",
-    "test_promises_step.py",
-    "test_promise_equal_to_student_fit.py",
+    "test_step.py",
+    "test_equal_to_student_fit.py",
     "test_documentation.py",
 )
 

@@ -15,7 +15,7 @@ PROMISES = {
     2: "`evaluate` and `predict` change no variable and log only what they computed",
     3: "The teacher is never changed, never trainable, always in inference mode",
     4: "All distillation weights 0: `student.fit`",
-    5: "Each player's step lowers its own loss, and no gradient goes astray",
+    5: "Each network's step lowers its own loss, and no gradient goes astray",
     6: "The losses equal closed forms, in full precision also under mixed precision",
     7: "Sample and class weights, regularisers, partial batches and nested data count exactly",
     8: "A tap reaches any layer by its path; a wrong path is an error before the first step",

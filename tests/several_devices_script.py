@@ -1,4 +1,4 @@
-"""The same small game on one device and on several, its numbers written to files.
+"""The same small distillation on one device and on several, its numbers written to files.
 
 `test_several_devices.py` starts this in processes of its own, because devices must be set up
 before a backend first computes anything:
@@ -125,7 +125,7 @@ class Numbers(dict):
         np.savez(pathlib.Path(folder) / f"{name}.npz", **self)
 
 
-def game(own_loss):
+def distillation(own_loss):
     """Three steps, an evaluation whose last batch is uneven, and batches of 4 and 1."""
     numbers = Numbers()
     distiller = make_distiller(own_loss=own_loss)
@@ -174,8 +174,8 @@ def replicas(folder):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     for name, scope in (("one", contextlib.nullcontext), ("two", strategy.scope)):
         with scope():
-            game(own_loss=False).write(folder, f"given_loss_{name}")
-            game(own_loss=True).write(folder, f"own_loss_{name}")
+            distillation(own_loss=False).write(folder, f"given_loss_{name}")
+            distillation(own_loss=True).write(folder, f"own_loss_{name}")
             noisy_step().write(folder, f"noise_{name}")
     with strategy.scope():
         without_distillation(distil=False).write(folder, "student")

@@ -132,7 +132,7 @@ def test_sample_weights_and_regularisers():
 
 def test_the_default_loss_on_logits():
     """Softmax and T² by hand: T = 3 (Keras's default), two examples of three classes."""
-    from keras_ktan.losses import softened_logits_loss
+    from keras_ktan.losses import softened_kl
 
     teacher = np.array([[4.0, 1.0, 0.5], [0.2, 3.0, 1.0]], "float32")
     student = np.array([[1.0, 2.0, 0.5], [2.0, 1.0, 0.3]], "float32")
@@ -144,7 +144,7 @@ def test_the_default_loss_on_logits():
     p, q = softmax(teacher / 3.0), softmax(student / 3.0)
     right = 9.0 * np.mean(np.sum(p * np.log(p / q), axis=-1))
     np.testing.assert_allclose(
-        keras.ops.convert_to_numpy(softened_logits_loss(teacher, student, 3.0)).mean(),
+        keras.ops.convert_to_numpy(softened_kl(teacher, student, 3.0)).mean(),
         right,
         rtol=1e-5,
     )

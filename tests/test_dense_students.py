@@ -1,4 +1,4 @@
-"""Students that judge every position, by a loss of their own: what a detector asks for."""
+"""Students that logits_of every position, by a loss of their own: what a detector asks for."""
 
 import keras
 import numpy as np
@@ -148,7 +148,7 @@ def test_softened_scores_are_off_until_they_are_asked_for():
 def test_levels_have_layers_of_their_own_or_share_them(shared):
     def given():
         return {
-            "teacher_to_student": TeacherToStudent(anchor="reconstruction"),
+            "teacher_to_student": TeacherToStudent(objective="reconstruction"),
             "discriminator": FeatureDiscriminator(noise_stddev=0.0),
         }
 
@@ -170,11 +170,11 @@ def test_levels_have_layers_of_their_own_or_share_them(shared):
     matching = fooling = 0.0
     for pair, their, student_map in zip(pairs, theirs, own, strict=True):
         target = pair.teacher_to_student(their)
-        verdicts = to_numpy(pair.discriminator(student_map))
+        logits = to_numpy(pair.discriminator(student_map))
         vectors = [to_numpy(ops.normalize(part, axis=-1)) for part in (target, student_map)]
         # Where either is all zero the cosine is 0.
         matching += np.mean(1.0 - np.sum(vectors[0] * vectors[1], axis=-1))
-        fooling += np.mean(np.log1p(np.exp(-verdicts)))
+        fooling += np.mean(np.log1p(np.exp(-logits)))
     before = [snapshot(layer) for layer in distiller.discriminators]
     logs = distiller.train_on_batch(images, labels, return_dict=True)
     np.testing.assert_allclose(logs["feature_loss"], matching, rtol=1e-3)
@@ -188,7 +188,7 @@ def test_the_students_head_is_judged_by_its_own_loss_and_its_metrics_do_not_see_
     pair = FeaturePair(
         "pyramid:P3",
         "pyramid:P3",
-        teacher_to_student=TeacherToStudent(anchor="student_head"),
+        teacher_to_student=TeacherToStudent(objective="student_head"),
     )
     distiller = make_distiller(pair, logits_output=logits_output, adversarial_loss_weight=0.0)
     images, labels = batch()

@@ -55,22 +55,22 @@ def train(distiller, steps=3):
 
 @pytest.mark.promise(9)
 def test_each_players_state_lies_under_its_own_name_and_returns_to_it(tmp_path):
-    """Files of other versions and of games with fewer players must find it there."""
+    """Files of other versions and of games with fewer networks must find it there."""
     without = make_distiller(adversarial_loss_weight=0.0)
     train(without)
     without.save_weights(tmp_path / "without.weights.h5")
     full = make_distiller()
     full.load_weights(tmp_path / "without.weights.h5")
-    for player in ("student", "t2s"):
-        kept, loaded = getattr(without.optimizer, player), getattr(full.optimizer, player)
+    for network in ("student", "t2s"):
+        kept, loaded = getattr(without.optimizer, network), getattr(full.optimizer, network)
         assert int(kept.iterations) == 3
         for one, other in zip(kept.variables, loaded.variables, strict=True):
             np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (one, other)))
     full.save_weights(tmp_path / "full.weights.h5")
     with h5py.File(tmp_path / "full.weights.h5") as file:
-        for player in ("student", "t2s", "discriminator"):
-            optimizer = getattr(full.optimizer, player)
-            assert len(file["optimizer"][player]["vars"]) == len(optimizer.variables)
+        for network in ("student", "t2s", "discriminator"):
+            optimizer = getattr(full.optimizer, network)
+            assert len(file["optimizer"][network]["vars"]) == len(optimizer.variables)
         assert "compile_arguments" not in file
 
 
@@ -87,8 +87,8 @@ def test_save_and_load_give_the_same_next_step(tmp_path, trained_first):
     loaded = keras.saving.load_model(tmp_path / "distiller.keras")
 
     def everything(one):
-        players = (one.student, one.teacher, *one.teacher_to_student_layers, *one.discriminators)
-        return snapshot(*players, one.optimizer)
+        networks = (one.student, one.teacher, *one.teacher_to_student_layers, *one.discriminators)
+        return snapshot(*networks, one.optimizer)
 
     assert_same(everything(distiller), everything(loaded))
     images, labels = image_data(16, seed=5)
@@ -119,7 +119,7 @@ def test_loading_restores_all_three_optimizers(tmp_path):
 def test_shared_and_chosen_layers_survive_a_round_trip(tmp_path):
     shared = FeatureDiscriminator(filters=5, name="shared")
     pairs = [
-        FeaturePair("features", "features", 2.0, TeacherToStudent(anchor="task"), shared),
+        FeaturePair("features", "features", 2.0, TeacherToStudent(objective="task"), shared),
         FeaturePair("stem_out", "stem_out", 0.5, TeacherToStudent("reconstruction"), shared),
     ]
     distiller = make_distiller(pairs=pairs)
@@ -129,7 +129,7 @@ def test_shared_and_chosen_layers_survive_a_round_trip(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "distiller.keras")
     assert len(loaded.discriminators) == 1
     assert [pair.weight for pair in loaded.feature_pairs] == [2.0, 0.5]
-    assert [layer.anchor for layer in loaded.teacher_to_student_layers] == [
+    assert [layer.objective for layer in loaded.teacher_to_student_layers] == [
         "task",
         "reconstruction",
     ]
@@ -297,7 +297,7 @@ def test_feature_pairs_none_takes_the_maps_before_the_pooling():
     lines = []
     distiller.summary(print_fn=lines.append)
     assert "backbone/out (None, 6, 6, 12) -> features (None, 4, 4, 4)" in "\n".join(lines)
-    assert "anchor student_head" in "\n".join(lines)
+    assert "objective student_head" in "\n".join(lines)
 
 
 @pytest.mark.promise(10)
@@ -335,10 +335,10 @@ def test_mixed_precision(policy):
     exact = train(make_distiller(), steps=1)
     keras.config.set_dtype_policy(policy)
     distiller = make_distiller(discriminator_optimizer="sgd", run_eagerly=False)
-    for player in ("student", "t2s", "discriminator"):
-        optimizer = getattr(distiller.optimizer, player)
+    for network in ("student", "t2s", "discriminator"):
+        optimizer = getattr(distiller.optimizer, network)
         scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-        assert scaled == (policy == "mixed_float16"), player
+        assert scaled == (policy == "mixed_float16"), network
     layers = (*distiller.teacher_to_student_layers, *distiller.discriminators)
     assert {layer.dtype_policy.name for layer in layers} == {policy}
     images, labels = image_data(16)
@@ -396,8 +396,8 @@ def test_models_of_probabilities_learn_from_maps_alone():
     lines = []
     distiller.summary(print_fn=lines.append)
     shown = "\n".join(lines)
-    # Neither the anchor nor the discriminator may take probabilities for logits.
-    assert "anchor reconstruction" in shown and "discriminator unconditional" in shown
+    # Neither the objective nor the discriminator may take probabilities for logits.
+    assert "objective reconstruction" in shown and "discriminator unconditional" in shown
     logs = train(distiller, steps=1)
     assert logs["feature_loss"] > 0 and "logits_loss" not in logs
 
@@ -505,7 +505,7 @@ def two_outputs(filters, name, seed):
 
 @pytest.mark.promise(7)
 @pytest.mark.parametrize("own_loss", [True, False])
-def test_the_anchor_does_not_reach_the_logs_of_several_outputs(own_loss):
+def test_the_objective_does_not_reach_the_logs_of_several_outputs(own_loss):
     """Nothing moves at rate 0, so the logs of training must be those of evaluation."""
     student = two_outputs(4, "student", 2)
     losses = {"logits": loss_from_logits(), "size": "mse"}

@@ -19,7 +19,7 @@ def documented_objects():
     """Every public class, method and function of the package with an example."""
     found = {}
     for module_info in pkgutil.walk_packages(keras_ktan.__path__, "keras_ktan."):
-        if module_info.name.startswith("keras_ktan.train_step."):
+        if module_info.name.startswith("keras_ktan.training.steps."):
             continue
         module = importlib.import_module(module_info.name)
         tree = ast.parse(pathlib.Path(module.__file__).read_text())

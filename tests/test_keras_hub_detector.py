@@ -111,15 +111,15 @@ def test_a_retinanet_learns_is_judged_predicts_and_is_exported(teacher, tmp_path
         adversarial_loss_weight=0.02,
     )
     before = snapshot(teacher), snapshot(student)
-    players = [distiller.teacher_to_student_layers, distiller.discriminators]
-    assert [len(player) for player in players] == [2, 1]  # the levels share a discriminator
-    players_before = [snapshot(*player) for player in players]
+    networks = [distiller.teacher_to_student_layers, distiller.discriminators]
+    assert [len(network) for network in networks] == [2, 1]  # the levels share a discriminator
+    players_before = [snapshot(*network) for network in networks]
     history = distiller.fit(images, truth, batch_size=2, epochs=3, verbose=0).history
     assert_same(before[0], snapshot(teacher))
     assert_changed(before[1], snapshot(student))
-    for player, was in zip(players, players_before, strict=True):
-        assert_changed(was, snapshot(*player))
-    # KerasHub's own losses and the game's terms, in one history.
+    for network, was in zip(networks, players_before, strict=True):
+        assert_changed(was, snapshot(*network))
+    # KerasHub's own losses and the distillation's terms, in one history.
     weighted = {
         "bbox_regression_loss": 0.0,
         "cls_logits_loss": 0.0,

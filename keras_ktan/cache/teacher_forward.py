@@ -1,0 +1,178 @@
+"""The teacher's forward pass over views of images, and its results as they are kept."""
+
+import keras
+import numpy as np
+
+from keras_ktan.cache.key import as_fed, rows_of
+from keras_ktan.introspection.feature_tap import FeatureTap
+
+_PROBED_ROWS = 2
+# Machines, backends and batch sizes round differently, half precision more so; another
+# teacher is further away.
+_PROBE_TOLERANCE = 0.02
+
+
+class TeacherForward:
+    """Runs a teacher over views of images, batch by batch.
+
+    Args:
+        teacher: A built `keras.Model`.
+        layer_names: Paths of the layers whose maps are wanted beside the outputs.
+        views: Dict from names to functions of a batch of images.
+        batch_size: Images in one forward pass.
+    """
+
+    def __init__(self, teacher, layer_names, views, batch_size):
+        self._tapped = _TappedTeacher(teacher, layer_names)
+        self._views = views
+        self._batch_size = batch_size
+
+    def plan(self, images, precision):
+        """The arrays that hold all images in all views, from what the first images give.
+
+        Args:
+            images: Structure of arrays with the images along the first axis.
+            precision: Data type of what is a float.
+
+        Returns:
+            A list of dicts as `CacheFiles` takes them.
+
+        Raises:
+            ValueError: If an output has no axis for the images.
+        """
+        count = count_of(images)
+        rows = min(count, self._batch_size)
+        made = self._tapped.predict_on_batch(
+            self._see(next(iter(self._views)), images, slice(0, rows))
+        )
+        arrays = []
+        for number, view in enumerate(self._views):
+            for place, (name, value) in enumerate(made.items()):
+                if value.ndim == 0 or len(value) != rows:
+                    raise ValueError(
+                        f"The teacher's {name} has shape {value.shape} for {rows} images. Expected "
+                        "the images along the first axis, because they are kept one by one. Such a "
+                        "teacher must run in every step; do without the cache."
+                    )
+                arrays.append(
+                    {
+                        "file": f"view_{number}_array_{place}.npy",
+                        "view": view,
+                        "name": name,
+                        "shape": [count, *value.shape[1:]],
+                        "dtype": precision if _is_float(value) else str(value.dtype),
+                    }
+                )
+        return arrays
+
+    def compute(self, arrays, images, start, stop):
+        """What the teacher says of some images in one view.
+
+        Args:
+            arrays: Those of the view, as `plan` gave them.
+            images: Structure of arrays.
+            start: Number of the first image.
+            stop: One more than the number of the last.
+
+        Returns:
+            Dict from files to arrays of these rows.
+
+        Raises:
+            ValueError: If a shape is another than for the first images, or if a number is not
+                finite or does not fit in half precision.
+        """
+        parts = {array["file"]: [] for array in arrays}
+        for row in range(start, stop, self._batch_size):
+            rows = slice(row, min(row + self._batch_size, stop))
+            made = self._tapped.predict_on_batch(self._see(arrays[0]["view"], images, rows))
+            for array in arrays:
+                value = made[array["name"]]
+                expected = [rows.stop - rows.start, *array["shape"][1:]]
+                if list(value.shape) != expected:
+                    raise ValueError(
+                        f"The teacher's {array['name']} has shape {value.shape} for images {row} "
+                        f"to {rows.stop - 1}. Expected {expected} as for the first images. Such a "
+                        "teacher must run in every step; do without the cache."
+                    )
+                parts[array["file"]].append(_rounded(value, array, row))
+        return {file: np.concatenate(pieces) for file, pieces in parts.items()}
+
+    def first_difference(self, arrays, opened, images):
+        """Look at the first images once more and compare with what was kept of them.
+
+        Args:
+            arrays: Of any views; those of the first view are compared.
+            opened: Dict from files to arrays.
+            images: Structure of arrays.
+
+        Returns:
+            The name of an output or map that is another now, or `None`.
+        """
+        view = next(iter(self._views))
+        count = min(_PROBED_ROWS, count_of(images))
+        inputs = keras.tree.map_structure(
+            keras.ops.convert_to_tensor, self._see(view, images, slice(0, count))
+        )
+        made = self._tapped(inputs)  # not `predict_on_batch`: two images are not worth compiling
+        for array in arrays:
+            if array["view"] != view:
+                continue
+            stored = np.asarray(opened[array["file"]][:count], "float64")
+            value = keras.ops.convert_to_numpy(made[array["name"]]).astype("float64")
+            if stored.shape != value.shape or np.max(np.abs(stored - value)) > (
+                _PROBE_TOLERANCE * max(np.max(np.abs(stored)), np.finfo("float16").tiny)
+            ):
+                return array["name"]
+        return None
+
+    def _see(self, view, images, rows):
+        seen = self._views[view](rows_of(images, rows))
+        return as_fed(keras.tree.map_structure(np.asarray, seen))
+
+
+class _TappedTeacher(keras.Model):
+    """A teacher with its taps as a model of its own, so that Keras compiles it."""
+
+    def __init__(self, teacher, layer_names):
+        # The teacher itself says to what its inputs are cast.
+        super().__init__(name="teacher_run", autocast=False)
+        self.teacher = teacher
+        self._paths = list(layer_names)
+        self._tap = FeatureTap(teacher, layer_names, "teacher")
+        self.built = True
+
+    def call(self, inputs):
+        outputs, maps = self._tap(inputs, training=False)
+        flat = keras.tree.flatten(outputs)
+        return {f"outputs:{place}": tensor for place, tensor in enumerate(flat)} | {
+            f"maps:{path}": tensor for path, tensor in zip(self._paths, maps, strict=True)
+        }
+
+
+def count_of(images):
+    """How many images a structure of arrays holds."""
+    return len(keras.tree.flatten(images)[0])
+
+
+def _rounded(value, array, row):
+    """A batch's numbers as they are kept."""
+    if not _is_float(value):
+        return value
+    what = f"The teacher's {array['name']} for images {row} to {row + len(value) - 1}"
+    if not np.all(np.isfinite(value.astype("float32"))):
+        raise ValueError(
+            f"{what} in view '{array['view']}' holds NaN or infinite values. Expected numbers. "
+            "Look at these images and at the teacher."
+        )
+    with np.errstate(over="ignore"):  # looked at in the next line
+        rounded = value.astype(array["dtype"])
+    if not np.all(np.isfinite(rounded)):
+        raise ValueError(
+            f"{what} reaches {np.max(np.abs(value)):.4g}. Expected at most 65504, the largest "
+            "number of half precision. Use precision='float32' in a new directory."
+        )
+    return rounded
+
+
+def _is_float(array):
+    return keras.backend.is_float_dtype(str(array.dtype))

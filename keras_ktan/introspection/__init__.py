@@ -1,0 +1,1 @@
+"""What a model looks like inside: its layers, maps and outputs."""

@@ -1,0 +1,242 @@
+"""What happens inside a model during one forward pass, seen from outside.
+
+Every part of the package that must know a model's inside (which layer a path
+names, which layer made the class logits, how many multiplications a layer
+does) asks here, so that Functional, Sequential, subclassed and nested models
+are all read in the same way: by letting the model run once on symbolic inputs
+and noting every layer call. No number is computed and no variable changes.
+"""
+
+import collections
+
+import keras
+
+from keras_ktan.introspection.layer_calls import intercept_calls
+
+LayerCall = collections.namedtuple(
+    "LayerCall", ["path", "layer", "input_ids", "input_specs", "output_ids", "output_specs"]
+)
+LayerCall.__doc__ = """One call of one layer: who, from what, to what.
+
+`input_ids` and `output_ids` identify tensors, so that the producer of a tensor
+can be found; the `specs` are structures of `keras.KerasTensor`.
+"""
+
+
+def sublayers(layer):
+    """The direct sublayers of a layer, in the order in which they were made.
+
+    Args:
+        layer: A `keras.layers.Layer`.
+
+    Returns:
+        A list of layers without repetitions.
+    """
+    if isinstance(layer, keras.Model):
+        return list(layer.layers)
+    found = {}
+
+    def collect(value):
+        if isinstance(value, keras.layers.Layer):
+            if value is not layer:
+                found.setdefault(id(value), value)
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                collect(item)
+        elif isinstance(value, dict):
+            for item in value.values():
+                collect(item)
+
+    for value in list(vars(layer).values()):
+        collect(value)
+    return list(found.values())
+
+
+def layers_by_path(model):
+    """Every layer inside a model under its path of names.
+
+    Args:
+        model: A `keras.Model`.
+
+    Returns:
+        A dict from paths (`"backbone/stage4_out"`) to layers. The model itself
+        is not in it. A layer that can be reached in two ways appears under both;
+        a name that stands twice in one place is kept once, as `ambiguous_paths` says.
+    """
+    return {path: layers[0] for path, layers in _walk(model).items()}
+
+
+def ambiguous_paths(model):
+    """Paths that name more than one layer.
+
+    Args:
+        model: A `keras.Model`.
+
+    Returns:
+        A dict from each such path to how many layers answer to it.
+    """
+    return {path: len(layers) for path, layers in _walk(model).items() if len(layers) > 1}
+
+
+def _walk(model):
+    found = collections.OrderedDict()
+
+    def visit(layer, prefix, ancestors):
+        for child in sublayers(layer):
+            if id(child) in ancestors:
+                continue
+            path = f"{prefix}{child.name}"
+            found.setdefault(path, []).append(child)
+            visit(child, f"{path}/", ancestors | {id(child)})
+
+    visit(model, "", {id(model)})
+    return found
+
+
+def supports_jit(model):
+    """Whether every layer of a model can be compiled by XLA."""
+    return all(layer.supports_jit for layer in layers_by_path(model).values())
+
+
+def symbolic_input(model):
+    """Symbolic inputs with the structure, shapes and dtypes a built model takes.
+
+    Args:
+        model: A built `keras.Model`.
+
+    Returns:
+        A structure of `keras.KerasTensor` with the batch axis left open.
+
+    Raises:
+        ValueError: If the model was never built, so that its input is unknown.
+    """
+
+    def open_batch(shape, dtype, name=None):
+        return keras.KerasTensor((None, *shape[1:]), dtype=dtype, name=name)
+
+    if isinstance(model, keras.Sequential) and getattr(model, "inputs", None):
+        # A Sequential model that nobody called has no `input`.
+        return open_batch(model.inputs[0].shape, model.inputs[0].dtype)
+    if getattr(model, "inputs", None):
+        return keras.tree.map_structure(
+            lambda tensor: open_batch(tensor.shape, tensor.dtype), model.input
+        )
+    config = model.get_build_config() if model.built else None
+    if not config:
+        raise ValueError(
+            f"The model '{model.name}' is not built, so its shapes are not known. "
+            "Expected a built model. Call it once on a batch of inputs (or give it an "
+            "`Input`) before you hand it over."
+        )
+    shapes = config.get("input_shape")
+    if shapes is None:
+        shapes = next(iter(config["shapes_dict"].values()))
+    return keras.tree.map_shape_structure(
+        lambda shape: open_batch(shape, keras.config.floatx()), shapes
+    )
+
+
+class _Probe(keras.Operation):
+    """Runs a model symbolically; Keras restores all state afterwards."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, inputs):
+        return self.function(inputs)
+
+
+class ModelTrace:
+    """The layer calls of one symbolic forward pass of a model.
+
+    Args:
+        model: A built `keras.Model`.
+
+    Raises:
+        ValueError: If the model is not built.
+
+    Example:
+
+    ```python
+    import keras
+    from keras_ktan.introspection.model_trace import ModelTrace
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="logits")])
+    trace = ModelTrace(model)
+    print(trace.calls_of("logits")[0].output_specs.shape)  # (None, 3)
+    ```
+    """
+
+    def __init__(self, model):
+        self.model = model
+        self.layers = layers_by_path(model)
+        first_paths = {}
+        for path, layer in self.layers.items():
+            first_paths.setdefault(id(layer), (path, layer))
+        # Tensors live as long as this list: `id` names a tensor only while it lives.
+        events = []
+        ids = {}
+
+        def note(path, layer):
+            def on_call(call, args, kwargs):
+                outputs = call(*args, **kwargs)
+                events.append((path, layer, _tensors((args, kwargs)), outputs))
+                return outputs
+
+            return on_call
+
+        def run(inputs):
+            # Some backends run this twice, to learn which axes stay open.
+            events.clear()
+            with intercept_calls(
+                [(layer, note(path, layer)) for path, layer in first_paths.values()]
+            ):
+                outputs = model(inputs, training=False)
+            ids["outputs"] = _ids(outputs)
+            ids["calls"] = [(_ids(taken), _ids(made)) for _, _, taken, made in events]
+            return outputs, [taken for _, _, taken, _ in events], [made for *_, made in events]
+
+        self.inputs = symbolic_input(model)
+        self.outputs, taken, made = _Probe(run)(self.inputs)
+        self.output_ids = ids["outputs"]
+        self.calls = [
+            LayerCall(path, layer, input_ids, input_specs, output_ids, output_specs)
+            for (path, layer, _, _), (input_ids, output_ids), input_specs, output_specs in zip(
+                events, ids["calls"], taken, made, strict=True
+            )
+        ]
+        events.clear()
+
+    def calls_of(self, path):
+        """The calls of the layer that a path names.
+
+        Args:
+            path: A path of layer names.
+
+        Returns:
+            A list of `LayerCall`, in order; empty when the layer did not run.
+        """
+        layer = self.layers[path]
+        return [call for call in self.calls if call.layer is layer]
+
+    def producer(self, tensor_id):
+        """The innermost layer call that made a tensor.
+
+        Args:
+            tensor_id: One of the ids in a `LayerCall` or in `output_ids`.
+
+        Returns:
+            A `LayerCall`, or `None` when no layer made the tensor.
+        """
+        makers = [call for call in self.calls if tensor_id in call.output_ids]
+        # A nested model returns its last layer's very tensor; that layer ended first.
+        return makers[0] if makers else None
+
+
+def _tensors(structure):
+    return [leaf for leaf in keras.tree.flatten(structure) if hasattr(leaf, "shape")]
+
+
+def _ids(structure):
+    return [id(tensor) for tensor in _tensors(structure)]

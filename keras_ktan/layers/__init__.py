@@ -1,0 +1,1 @@
+"""The layers that stand between the two models: T2S and the discriminator."""

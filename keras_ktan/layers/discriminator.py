@@ -1,0 +1,156 @@
+"""The discriminator: is a feature map real (T2S's) or fake (the student's)?"""
+
+import keras
+from keras import ops
+
+from keras_ktan.layers.spectral_convolution import SpectralConvolution
+from keras_ktan.utils.keras_internals import StepSeed
+from keras_ktan.utils.numbers import validate_integer, validate_number
+
+
+@keras.saving.register_keras_serializable(package="keras_ktan")
+class FeatureDiscriminator(keras.layers.Layer):
+    """Tells T2S's feature maps from the student's.
+
+    It returns a map of logits, one per receptive field, so that it sees how neighbouring
+    positions go together. It must not win: the student learns nothing from a discriminator that
+    is always right. Therefore it sees maps of equal norm (root mean square 1) with noise on them,
+    is narrow, spectrally normalised, and learns slowly.
+
+    Args:
+        filters: Positive int, channels of the hidden layers.
+        depth: Positive int, number of hidden convolutions.
+        kernel_size: Positive int, their window.
+        noise_stddev: Number, 0 or more: standard deviation of the noise on the maps,
+            which have root mean square 1.
+        conditional: `True`: a logit also depends on whether the map fits the teacher's
+            class probabilities for that image; `False`: it does not; `"auto"`: where the
+            models have class logits.
+        seed: Int, 0 or more, of the noise.
+        **kwargs: Passed on to `keras.layers.Layer`.
+
+    Defaults: our choice. With less noise the discriminator was right 88 to 98 times of 100 in
+    a search on the digits, and the students were worse.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    ```python
+    import keras
+    from keras_ktan import FeatureDiscriminator
+
+    discriminator = FeatureDiscriminator(conditional=False)
+    logits = discriminator(keras.ops.ones((2, 4, 4, 32)))
+    print(logits.shape)  # (2, 4, 4)
+    ```
+
+    Reference:
+        - [Liu et al., 2018](https://arxiv.org/abs/1810.08126): a discriminator on feature maps
+        - [Miyato et al., 2018](https://arxiv.org/abs/1802.05957): spectral normalisation
+        - [Miyato and Koyama, 2018](https://arxiv.org/abs/1802.05637): conditioning by projection
+    """
+
+    def __init__(
+        self,
+        filters=16,
+        depth=2,
+        kernel_size=3,
+        noise_stddev=2.0,
+        conditional="auto",
+        seed=0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        where = " for the discriminator"
+        for name, value in {"filters": filters, "depth": depth, "kernel_size": kernel_size}.items():
+            remedy = f"Try `FeatureDiscriminator({name}=3)`."
+            validate_integer(name, value, at_least=1, where=where, remedy=remedy)
+        remedy = "Use 0 to switch the noise off."
+        validate_number("noise_stddev", noise_stddev, at_least=0, where=where, remedy=remedy)
+        remedy = "Leave it out to get 0."
+        validate_integer("seed", seed, at_least=0, where=where, remedy=remedy)
+        if conditional not in (True, False, "auto"):
+            raise ValueError(
+                f"Received conditional={conditional!r} for the discriminator. Expected True, "
+                "False or 'auto'. Leave it out to let the models decide."
+            )
+        self.filters = int(filters)
+        self.depth = int(depth)
+        self.kernel_size = int(kernel_size)
+        self.noise_stddev = float(noise_stddev)
+        self.conditional = conditional if conditional == "auto" else bool(conditional)
+        self.seed = int(seed)
+        self.hidden = [
+            SpectralConvolution(
+                filters, kernel_size, name=f"hidden_{index}", dtype=self.dtype_policy
+            )
+            for index in range(depth)
+        ]
+        self.logits = SpectralConvolution(1, name="logits", dtype=self.dtype_policy)
+        self.projection = SpectralConvolution(
+            filters, use_bias=False, name="projection", dtype=self.dtype_policy
+        )
+
+    def build(self, features_shape, condition_shape=None):
+        shape = tuple(features_shape)
+        for layer in self.hidden:
+            layer.build(shape)
+            shape = (*shape[:-1], self.filters)
+        self.logits.build(shape)
+        if condition_shape is not None and self.conditional is not False:
+            self.projection.build(tuple(condition_shape))
+
+    def call(self, features, condition=None, step=None):
+        """The logits of a batch of maps: above 0 where a map looks real.
+
+        Args:
+            features: Tensor `(batch, ..., channels)`.
+            condition: Tensor `(batch, classes)` of the teacher's probabilities, or `None`.
+            step: Scalar int tensor that the noise is drawn from; `None`: no noise.
+
+        Returns:
+            Tensor `(batch, ...)` of logits, one per position.
+        """
+        inner_axes = tuple(range(1, len(features.shape)))
+        precise = ops.cast(features, keras.config.floatx())
+        size = ops.mean(ops.square(precise), axis=inner_axes, keepdims=True)
+        hidden = features * ops.cast(ops.rsqrt(ops.maximum(size, 1e-6)), features.dtype)
+        if step is not None and self.noise_stddev > 0:
+            noise = keras.random.normal(
+                ops.shape(hidden),
+                stddev=self.noise_stddev,
+                dtype=hidden.dtype,
+                seed=StepSeed(step, self.seed),
+            )
+            hidden = hidden + noise
+        for layer in self.hidden:
+            hidden = ops.leaky_relu(layer(hidden), negative_slope=0.2)
+        logits = self.logits(hidden)[..., 0]
+        if condition is None or self.conditional is False:
+            return logits
+        direction = self.projection(ops.cast(condition, hidden.dtype))
+        positions = (1,) * (len(features.shape) - 2)
+        direction = ops.reshape(direction, (-1, *positions, self.filters))
+        return logits + ops.sum(hidden * direction, axis=-1)
+
+    def advance_power_iterations(self):
+        """Update the spectral norms' estimates; called once per training step."""
+        for layer in (*self.hidden, self.logits, self.projection):
+            if layer.built:
+                layer.advance_power_iteration()
+
+    def compute_output_shape(self, features_shape, condition_shape=None):
+        return tuple(features_shape[:-1])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "depth": self.depth,
+            "kernel_size": self.kernel_size,
+            "noise_stddev": self.noise_stddev,
+            "conditional": self.conditional,
+            "seed": self.seed,
+        }

@@ -1,0 +1,65 @@
+"""Bring a map to another height and width on every backend."""
+
+import keras
+from keras import ops
+
+
+def averaging_matrix(source_size, target_size):
+    """The matrix that takes an axis of one length to another.
+
+    Going down it averages areas, going up it interpolates linearly between
+    the centres of the cells. The ratio need not be whole. Written in `keras.ops` with
+    a gradient on every backend, which `image.resize("area")` has not.
+
+    Args:
+        source_size: Length of the axis as it is; an int or a scalar tensor.
+        target_size: Length wanted; an int or a scalar tensor.
+
+    Returns:
+        Tensor `(target_size, source_size)` of type `keras.config.floatx()` whose rows sum to 1.
+
+    Example:
+
+    ```python
+    from keras_ktan.layers.resize import averaging_matrix
+
+    print(averaging_matrix(4, 2))  # [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]]
+    ```
+    """
+    dtype = keras.config.floatx()
+    ratio = ops.cast(source_size, dtype) / ops.cast(target_size, dtype)
+    target = ops.cast(ops.arange(target_size), dtype)[:, None]
+    source = ops.cast(ops.arange(source_size), dtype)[None, :]
+    overlap = ops.minimum((target + 1.0) * ratio, source + 1.0) - ops.maximum(
+        target * ratio, source
+    )
+    area = ops.maximum(overlap, 0.0) / ratio
+    last = ops.cast(source_size, dtype) - 1.0
+    centre = ops.clip((target + 0.5) * ratio - 0.5, 0.0, last)
+    linear = ops.maximum(1.0 - ops.abs(centre - source), 0.0)
+    return ops.where(ratio >= 1.0, area, linear)
+
+
+def resize_map(features, size):
+    """Resize the axes between batch and channels.
+
+    Args:
+        features: Tensor of rank 4 `(batch, height, width, channels)`, of rank 3
+            `(batch, length, channels)` or of rank 2 `(batch, channels)`.
+        size: The lengths wanted of the axes between: two, one or none.
+
+    Returns:
+        Tensor of the same rank.
+    """
+    for axis, wanted in enumerate(size, start=1):
+        current = ops.shape(features)[axis]
+        if isinstance(current, int) and isinstance(wanted, int) and current == wanted:
+            continue
+        matrix = ops.cast(averaging_matrix(current, wanted), features.dtype)
+        equation = {
+            (3, 1): "pl,nlc->npc",
+            (4, 1): "ph,nhwc->npwc",
+            (4, 2): "pw,nhwc->nhpc",
+        }[len(features.shape), axis]
+        features = ops.einsum(equation, matrix, features)
+    return features

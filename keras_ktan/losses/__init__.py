@@ -1,0 +1,23 @@
+"""The loss terms, one value per example, written with `keras.ops`."""
+
+from keras_ktan.losses.adversarial import ADVERSARIAL_LOSSES, AdversarialLoss
+from keras_ktan.losses.feature import FEATURE_LOSSES, feature_loss
+from keras_ktan.losses.logits import (
+    LOGITS_LOSSES,
+    logits_loss,
+    pearson,
+    softened_kl,
+    standardized_kl,
+)
+
+__all__ = [
+    "ADVERSARIAL_LOSSES",
+    "FEATURE_LOSSES",
+    "LOGITS_LOSSES",
+    "AdversarialLoss",
+    "feature_loss",
+    "logits_loss",
+    "pearson",
+    "softened_kl",
+    "standardized_kl",
+]

@@ -1,0 +1,117 @@
+"""The feature losses: how far the student's map is from its target."""
+
+from keras import ops
+
+from keras_ktan.losses.position_weights import weighted_mean_over_positions
+from keras_ktan.losses.reductions import (
+    in_full_precision,
+    is_loss_function,
+    mean_per_example,
+    unreduced,
+)
+
+# Keeps the direction of an all-zero position (a dead ReLU) defined without
+# bending any other: maps in use have squared norms far above it.
+_EPSILON = 1e-6
+
+
+def _unit(features, axes):
+    square = ops.sum(ops.square(features), axis=axes, keepdims=True)
+    return features * ops.rsqrt(ops.maximum(square, _EPSILON))
+
+
+def _inner_axes(features):
+    return tuple(range(1, len(features.shape)))
+
+
+def _cosine(target, features):
+    return 1.0 - ops.sum(_unit(target, -1) * _unit(features, -1), axis=-1)
+
+
+def _mean_squared(target, features):
+    return ops.square(target - features)
+
+
+def _normalized_mean_squared(target, features):
+    def unit_mean_square(tensor):
+        square = ops.mean(ops.square(tensor), axis=_inner_axes(tensor), keepdims=True)
+        return tensor * ops.rsqrt(ops.maximum(square, _EPSILON))
+
+    return ops.square(unit_mean_square(target) - unit_mean_square(features))
+
+
+def _pooled_cosine(target, features):
+    def pool(tensor):
+        axes = _inner_axes(tensor)[:-1]
+        return ops.mean(tensor, axis=axes) if axes else tensor
+
+    return _cosine(pool(target), pool(features))
+
+
+FEATURE_LOSSES = {
+    "cosine": _cosine,
+    "mse": _mean_squared,
+    "normalized_mse": _normalized_mean_squared,
+    "pooled_cosine": _pooled_cosine,
+}
+
+
+def feature_loss(loss, target, features, position_weights=None):
+    """Distance of the student's feature map from its target.
+
+    Args:
+        loss: `"cosine"`: one minus the cosine between the channel vectors of each
+            position. `"mse"`: squared difference. `"normalized_mse"`: the same after
+            both maps of an example were brought to mean square 1. `"pooled_cosine"`:
+            the cosine between the maps' averages over all positions. Or a
+            `keras.losses.Loss`, or a function of (target, features) that returns
+            `(batch,)` or `(batch, positions...)`.
+        target: Tensor `(batch, ..., channels)`: the teacher's map as T2S projects it.
+        features: Tensor of the same shape: the student's map.
+        position_weights: Optional tensor `(batch, ...)` without the channels: what each
+            position counts beside the others. For the names that compare position by
+            position.
+
+    Returns:
+        Tensor `(batch,)`, averaged over positions (and channels for the squares).
+
+    Example:
+
+    ```python
+    from keras import ops
+    from keras_ktan.losses import feature_loss
+
+    target = ops.ones((2, 4, 4, 8))
+    print(feature_loss("mse", target, 3.0 * target))  # [4, 4]
+    ```
+    """
+    if not isinstance(loss, str):
+        return unreduced(loss)(target, features)
+    target, features = in_full_precision(target, features)
+    distances = FEATURE_LOSSES[loss](target, features)
+    if position_weights is None:
+        return mean_per_example(distances)
+    if len(distances.shape) == len(features.shape):
+        distances = ops.mean(distances, axis=-1)
+    return weighted_mean_over_positions(distances, position_weights)
+
+
+def validate_feature_loss(loss):
+    """Check what `compile` was given.
+
+    Raises:
+        ValueError: If it is no name, `keras.losses.Loss` or function.
+    """
+    if isinstance(loss, str) and loss in FEATURE_LOSSES:
+        return
+    if isinstance(loss, str) or not is_loss_function(loss):
+        raise ValueError(
+            f"Received feature_loss={loss!r}. Expected one of {sorted(FEATURE_LOSSES)}, a "
+            "keras.losses.Loss or a function of (target, features). Write "
+            "`feature_loss='cosine'`, for example."
+        )
+
+
+def takes_position_weights(loss):
+    """Whether a feature loss compares position by position."""
+    return isinstance(loss, str) and loss != "pooled_cosine"

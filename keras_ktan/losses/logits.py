@@ -1,0 +1,174 @@
+"""The logits losses: how far the student's outputs are from the teacher's."""
+
+from keras import ops
+
+from keras_ktan.losses.reductions import (
+    in_full_precision,
+    is_loss_function,
+    mean_per_example,
+    unreduced,
+)
+
+# Keeps the standard deviation of equal logits away from 0.
+_EPSILON = 1e-6
+
+
+def softened_kl(teacher_logits, student_logits, temperature, kind="softmax"):
+    """Divergence of the student's softened probabilities from the teacher's.
+
+    The wrong classes' probabilities say what a class looks like; a temperature
+    above 1 makes them large enough to be learned. The factor T² keeps the gradient's
+    size the same at every temperature.
+
+    Args:
+        teacher_logits: Tensor `(batch, ..., classes)` of raw scores.
+        student_logits: Tensor of the same shape.
+        temperature: Number above 0 that both are divided by.
+        kind: `"softmax"` for one class of many, `"sigmoid"` for classes that
+            are independent of each other.
+
+    Returns:
+        Tensor `(batch,)`: `T² · KL(teacher ‖ student)`, summed over the classes and
+        averaged over the axes between (positions, anchors).
+
+    Example:
+
+    ```python
+    import numpy as np
+    from keras_ktan.losses import softened_kl
+
+    scores = np.array([[2.0, 0.0, -1.0]], "float32")
+    print(softened_kl(scores, scores, temperature=4.0))  # 0
+    ```
+
+    Reference:
+        - [Hinton et al., 2015](https://arxiv.org/abs/1503.02531)
+    """
+    teacher_logits, student_logits = in_full_precision(teacher_logits, student_logits)
+    teacher_logits = teacher_logits / temperature
+    student_logits = student_logits / temperature
+    if kind == "softmax":
+        teacher_log, student_log = (
+            ops.log_softmax(teacher_logits, axis=-1),
+            ops.log_softmax(student_logits, axis=-1),
+        )
+        divergence = ops.exp(teacher_log) * (teacher_log - student_log)
+    else:
+        on, off = ops.log_sigmoid(teacher_logits), ops.log_sigmoid(-teacher_logits)
+        divergence = ops.exp(on) * (on - ops.log_sigmoid(student_logits)) + ops.exp(off) * (
+            off - ops.log_sigmoid(-student_logits)
+        )
+    return mean_per_example(ops.sum(divergence, axis=-1)) * temperature**2
+
+
+def standardized_kl(teacher_logits, student_logits, temperature, kind="softmax"):
+    """Divergence of softened probabilities after both models' logits were standardised.
+
+    Each example's logits are brought to mean 0 and standard deviation 1 over the classes before
+    they are softened, so that the student need not reach the size of the teacher's logits.
+
+    Args:
+        teacher_logits: Tensor `(batch, ..., classes)` of raw scores.
+        student_logits: Tensor of the same shape.
+        temperature: Number above 0 that the standardised logits are divided by.
+        kind: `"softmax"`; independent classes have no common scale to be standardised by.
+
+    Returns:
+        Tensor `(batch,)`, as `softened_kl` of the standardised logits.
+
+    Reference:
+        - [Sun et al., 2024](https://arxiv.org/abs/2403.01427)
+    """
+
+    def standardized(logits):
+        centred = logits - ops.mean(logits, axis=-1, keepdims=True)
+        return centred / (ops.std(logits, axis=-1, keepdims=True) + _EPSILON)
+
+    teacher_logits, student_logits = in_full_precision(teacher_logits, student_logits)
+    return softened_kl(standardized(teacher_logits), standardized(student_logits), temperature)
+
+
+def pearson(teacher_logits, student_logits, temperature, kind="softmax"):
+    """One minus the correlation of both models' softened probabilities.
+
+    It is the sum of two terms, each times T²: correlation over the classes of an example, and
+    correlation over the examples of the batch for each class. The student may differ from the
+    teacher by a shift and a scale.
+
+    Args:
+        teacher_logits: Tensor `(batch, ..., classes)` of raw scores.
+        student_logits: Tensor of the same shape.
+        temperature: Number above 0 that both are divided by.
+        kind: `"softmax"` or `"sigmoid"`: what makes probabilities of the logits.
+
+    Returns:
+        Tensor `(batch,)`. The term over the examples is the same for all of them.
+
+    Reference:
+        - [Huang et al., 2022](https://arxiv.org/abs/2205.10536)
+    """
+    make = ops.softmax if kind == "softmax" else ops.sigmoid
+    teacher, student = (
+        make(logits / temperature) for logits in in_full_precision(teacher_logits, student_logits)
+    )
+    over_classes = mean_per_example(1.0 - _correlation(teacher, student, axis=-1))
+    over_examples = ops.mean(1.0 - _correlation(teacher, student, axis=0))
+    return (over_classes + over_examples) * temperature**2
+
+
+def _correlation(one, other, axis):
+    one = one - ops.mean(one, axis=axis, keepdims=True)
+    other = other - ops.mean(other, axis=axis, keepdims=True)
+    product = ops.sum(one * other, axis=axis)
+    sizes = ops.sum(ops.square(one), axis=axis) * ops.sum(ops.square(other), axis=axis)
+    # Below the square of a probability's rounding error there is nothing to correlate.
+    return product * ops.rsqrt(ops.maximum(sizes, 1e-16))
+
+
+LOGITS_LOSSES = {"kl": softened_kl, "standardized_kl": standardized_kl, "pearson": pearson}
+
+
+def logits_loss(loss, teacher_logits, student_logits, temperature, kind="softmax"):
+    """Distance of the student's logits from the teacher's.
+
+    Args:
+        loss: A name in `LOGITS_LOSSES`, a `keras.losses.Loss`, or a function of raw (teacher,
+            student) logits that returns `(batch,)` or `(batch, positions...)`.
+        teacher_logits: Tensor `(batch, ..., classes)` of raw scores.
+        student_logits: Tensor of the same shape.
+        temperature: Number above 0. It belongs to the named losses alone.
+        kind: `"softmax"` or `"sigmoid"`.
+
+    Returns:
+        Tensor `(batch,)`.
+    """
+    if isinstance(loss, str):
+        return LOGITS_LOSSES[loss](teacher_logits, student_logits, temperature, kind)
+    return unreduced(loss)(teacher_logits, student_logits)
+
+
+def validate_logits_loss(loss, kind="softmax"):
+    """Check what `compile` was given.
+
+    Args:
+        loss: The argument.
+        kind: `"softmax"`, `"sigmoid"`, or `None` where the models have no logits.
+
+    Raises:
+        ValueError: If it is no name, `keras.losses.Loss` or function, or a name that the kind of
+            the logits does not allow.
+    """
+    if isinstance(loss, str) and loss in LOGITS_LOSSES:
+        if loss == "standardized_kl" and kind == "sigmoid":
+            raise ValueError(
+                "Received logits_loss='standardized_kl' for independent classes (sigmoid). "
+                "Expected classes of which one is right, because each example's logits are "
+                "standardised over its classes. Write `logits_loss='kl'`."
+            )
+        return
+    if isinstance(loss, str) or not is_loss_function(loss):
+        raise ValueError(
+            f"Received logits_loss={loss!r}. Expected one of {sorted(LOGITS_LOSSES)}, a "
+            "keras.losses.Loss or a function of (teacher, student) logits. Write "
+            "`logits_loss='kl'`, for example."
+        )

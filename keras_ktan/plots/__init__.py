@@ -1,0 +1,11 @@
+"""Pictures of a training: its curves, and what the models see. They need matplotlib."""
+
+from keras_ktan.plots.curves import plot_training_curves
+from keras_ktan.plots.maps import feature_map_agreement, feature_map_panels, plot_feature_maps
+
+__all__ = [
+    "feature_map_agreement",
+    "feature_map_panels",
+    "plot_feature_maps",
+    "plot_training_curves",
+]

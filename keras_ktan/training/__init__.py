@@ -1,0 +1,1 @@
+"""One training step: the objectives, the optimizers and each backend's step."""

@@ -1,0 +1,107 @@
+"""A `FeaturePair` whose layers are built for two given models."""
+
+from keras_ktan.introspection.feature_maps import activation_behind
+from keras_ktan.introspection.feature_tap import find_layer, select_output, split_path
+from keras_ktan.layers.discriminator import FeatureDiscriminator
+from keras_ktan.layers.teacher_to_student import TeacherToStudent
+from keras_ktan.losses.position_weights import validate_position_weights
+from keras_ktan.training.t2s_objectives import attach_objective
+
+
+class ConnectedPair:
+    """A `FeaturePair` whose layers are built for two given models.
+
+    Args:
+        pair: The `FeaturePair`.
+        teacher_trace: `ModelTrace` of the teacher.
+        student_trace: `ModelTrace` of the student.
+        classes: Number of classes, or `None` where the models have no class logits.
+
+    Raises:
+        ValueError: If a path is wrong or if the shapes cannot meet.
+    """
+
+    def __init__(self, pair, teacher_trace, student_trace, classes):
+        self.pair = pair
+        self.weight = pair.weight
+        self.teacher_shape = _map_shape(teacher_trace, pair.teacher_layer_name, "teacher")
+        self.student_shape = _map_shape(student_trace, pair.student_layer_name, "student")
+        if pair.position_weights is not None:
+            validate_position_weights(
+                pair.position_weights, teacher_trace.outputs, self.student_shape
+            )
+        policy = student_trace.model.dtype_policy
+        self.teacher_to_student = pair.teacher_to_student or TeacherToStudent(dtype=policy)
+        self.teacher_to_student.connect(
+            self.teacher_shape,
+            self.student_shape,
+            activation_behind(student_trace, *split_path(pair.student_layer_name)),
+        )
+        self.objective = attach_objective(
+            self.teacher_to_student,
+            student_trace.model,
+            pair.student_layer_name,
+            self.teacher_shape[-1],
+            classes,
+        )
+        self.discriminator = pair.discriminator or FeatureDiscriminator(dtype=policy)
+        if self.discriminator.conditional is True and classes is None:
+            raise ValueError(
+                "Received a FeatureDiscriminator with conditional=True for models without class "
+                "logits. Expected a classifier, because the condition is the teacher's class "
+                "probabilities. Use conditional=False or say where the logits are with "
+                "`logits_output`."
+            )
+        self.conditional = self.discriminator.conditional is not False and classes is not None
+        if not self.discriminator.built:
+            self.discriminator.build(
+                self.student_shape, (None, classes) if self.conditional else None
+            )
+            self.discriminator.built = True
+        else:
+            self._validate_shared_discriminator(classes)
+
+    def _validate_shared_discriminator(self, classes):
+        kernel = self.discriminator.hidden[0].kernel
+        if len(kernel.shape) != len(self.student_shape):
+            raise ValueError(
+                f"One FeatureDiscriminator was given to student maps of rank "
+                f"{len(self.student_shape)} and {len(kernel.shape)}. Expected the same rank. Give "
+                "each pair a discriminator of its own."
+            )
+        projection = self.discriminator.projection
+        known = projection.kernel.shape[0] if projection.built else None
+        if self.conditional and known != classes:
+            raise ValueError(
+                f"Received a FeatureDiscriminator that was built for {known or 'no'} classes with "
+                f"models of {classes} classes. Expected the same classes. Give the pair a new one."
+            )
+        if kernel.shape[-2] != self.student_shape[-1]:
+            raise ValueError(
+                f"One FeatureDiscriminator was given to student maps of {self.student_shape[-1]} "
+                f"and {self.discriminator.hidden[0].kernel.shape[-2]} channels. Expected the same "
+                "number. Give each pair a discriminator of its own."
+            )
+
+    def describe(self):
+        """Lines for `summary()`."""
+        return (
+            f"{self.pair.teacher_layer_name} {tuple(self.teacher_shape)} -> "
+            f"{self.pair.student_layer_name} {tuple(self.student_shape)}, "
+            f"weight {self.weight:g}, T2S objective {self.objective.describe()}, "
+            f"discriminator {'conditional' if self.conditional else 'unconditional'}"
+            + ("" if self.pair.position_weights is None else ", positions weighted")
+        )
+
+
+def _map_shape(trace, path, role):
+    layer_path, key = split_path(path)
+    find_layer(trace.model, layer_path, role)
+    calls = trace.calls_of(layer_path)
+    if len(calls) != 1:
+        raise ValueError(
+            f"The layer '{layer_path}' of the {role} '{trace.model.name}' ran {len(calls)} times "
+            "in one forward pass. Expected exactly once, so that its feature map is one tensor. "
+            "Name a layer that runs once, such as the one behind it."
+        )
+    return tuple(select_output(calls[0].output_specs, key, path).shape)

@@ -1,0 +1,314 @@
+"""What each of the three networks minimises, in `keras.ops` only.
+
+A backend's train step runs the models, asks here for each network's loss, and moves each
+network's weights by the gradient of its own loss. The methods stand in the order of a step.
+"""
+
+import functools
+
+import keras
+from keras import ops
+
+from keras_ktan.introspection.feature_tap import FeatureTap
+from keras_ktan.losses.adversarial import get_adversarial_loss
+from keras_ktan.losses.feature import feature_loss, takes_position_weights
+from keras_ktan.losses.logits import logits_loss
+from keras_ktan.training.t2s_objectives import T2SContext
+from keras_ktan.utils.cached_batch import require_maps
+from keras_ktan.utils.numbers import is_schedule
+
+
+class Objectives:
+    """The loss terms of two models, as they were compiled.
+
+    Args:
+        pairing: The `Pairing` of the two models.
+        temperature: Temperature of the softened probabilities.
+        weights: Dict from `"student"`, `"logits"`, `"feature"`, `"adversarial"` to a number
+            or a `keras.optimizers.schedules.LearningRateSchedule`.
+        losses: Dict from `"logits"`, `"feature"`, `"adversarial"` to what `compile` was given.
+    """
+
+    def __init__(self, pairing, temperature, weights, losses):
+        self._class_logits = pairing.class_logits
+        self._teacher_structure = pairing.teacher_structure
+        self._temperature = temperature
+        self._weights = weights
+        self._logits_loss = losses["logits"]
+        self._feature_loss = losses["feature"]
+        self._adversarial_loss = get_adversarial_loss(losses["adversarial"])
+        self.uses_student_loss = self.is_active("student")
+        self.uses_maps = self.is_active("feature") or self.is_active("adversarial")
+        self.uses_discriminator = self.is_active("adversarial")
+        self.uses_teacher = self.uses_maps or self.is_active("logits")
+        self.pairs = pairing.pairs if self.uses_maps else []
+        self.trains_t2s = self.uses_maps
+        self.teacher_paths = [pair.pair.teacher_layer_name for pair in self.pairs]
+        self.uses_position_weights = any(
+            pair.pair.position_weights is not None for pair in self.pairs
+        )
+        # Only class logits are looked at, and what position weights are made of.
+        self.uses_teacher_outputs = self.uses_teacher and (
+            self._class_logits.usable or self.uses_position_weights
+        )
+        student_paths = [pair.pair.student_layer_name for pair in self.pairs]
+        self._teacher_tap = FeatureTap(pairing.teacher, self.teacher_paths, "teacher")
+        self._student_tap = FeatureTap(pairing.student, student_paths, "student")
+
+    def is_active(self, term):
+        """Whether a term is computed at all: its weight is not the number 0."""
+        weight = self._weights[term]
+        return is_schedule(weight) or weight != 0
+
+    def computed_terms(self):
+        """Names of what is computed in a step, as the logs call it."""
+        terms = ("student", "logits", "feature", "adversarial")
+        names = [f"{term}_loss" for term in terms if self.is_active(term)]
+        if self.trains_t2s:
+            names.append("t2s_loss")
+        if self.uses_discriminator:
+            names += ["discriminator_loss", "discriminator_accuracy"]
+        return names
+
+    def validate_position_weights(self):
+        """Weights of positions mean nothing where positions are averaged first."""
+        if self.uses_position_weights and not takes_position_weights(self._feature_loss):
+            raise ValueError(
+                f"Received feature_loss={self._feature_loss!r} and a FeaturePair with "
+                "position_weights. Expected a named feature loss that compares position by "
+                "position. Use 'cosine'."
+            )
+
+    def validate_t2s_objectives(self):
+        """An objective of T2S must have a loss to compute."""
+        for pair in self.pairs:
+            if pair.objective.name == "student_head" and not (
+                self.uses_student_loss or self._class_logits.usable
+            ):
+                raise ValueError(
+                    "Received objective='student_head' of T2S with student_loss_weight=0 for "
+                    "models without class logits. Expected targets or logits that the student's "
+                    "head can be compared with. Use objective='reconstruction'."
+                )
+
+    def teacher_forward(self, inputs, outputs=None, maps=None):
+        """The one teacher forward pass of a step; none for a batch that holds its results.
+
+        Args:
+            inputs: The batch of inputs.
+            outputs: Of a batch from a `TeacherCache`: dict from positions, as text, among the
+                teacher's flattened outputs to tensors.
+            maps: Of such a batch: dict from paths of the teacher's layers to tensors.
+
+        Returns:
+            A tuple `(outputs, maps)`, or `(None, [])` when no term needs the teacher.
+
+        Raises:
+            ValueError: If a batch from a cache lacks a map that a pair needs.
+        """
+        if not self.uses_teacher:
+            return None, []
+        if outputs is not None:
+            return self._cached_teacher(outputs, maps)
+        outputs, maps = self._teacher_tap(inputs, training=False)
+        stop = ops.stop_gradient
+        return keras.tree.map_structure(stop, outputs), [stop(feature) for feature in maps]
+
+    def _cached_teacher(self, outputs, maps):
+        require_maps(self.teacher_paths, maps)
+        structured = None
+        if self.uses_teacher_outputs:
+            flat = [_as_computed(outputs[str(place)]) for place in range(len(outputs))]
+            structured = keras.tree.pack_sequence_as(self._teacher_structure, flat)
+        return structured, [_as_computed(maps[path]) for path in self.teacher_paths]
+
+    def student_forward(self, inputs):
+        """The one student forward pass of a step.
+
+        Args:
+            inputs: The batch of inputs.
+
+        Returns:
+            A tuple `(outputs, maps)`.
+        """
+        return self._student_tap(inputs, training=True)
+
+    def project_features(self, inputs, teacher, student_maps, student_loss):
+        """T2S's maps, and what T2S minimises.
+
+        Args:
+            inputs: The batch of inputs.
+            teacher: What `teacher_forward` returned.
+            student_maps: The student's maps.
+            student_loss: Function from outputs to the scalar loss against the targets.
+
+        Returns:
+            A tuple `(targets, loss)`: the map R of each pair, and the sum of the objectives.
+        """
+        teacher_outputs, teacher_maps = teacher
+        targets, total = [], 0.0
+        for pair, teacher_map, student_map in zip(
+            self.pairs, teacher_maps, student_maps, strict=True
+        ):
+            target = pair.teacher_to_student(teacher_map, size=ops.shape(student_map)[1:-1])
+            context = T2SContext(
+                inputs=inputs,
+                teacher_map=teacher_map,
+                student_map=student_map,
+                student_loss=student_loss if self.uses_student_loss else _zero,
+                class_student_loss=self._class_student_loss(student_loss),
+                logits_loss=functools.partial(self._mean_logits_loss, teacher_outputs),
+                class_logits_loss=lambda logits: self._class_logits_loss(
+                    self._class_logits.select(teacher_outputs), logits
+                ),
+                feature_loss=functools.partial(self._mean_feature_loss, pair, teacher_outputs),
+            )
+            total = total + ops.cast(pair.objective.loss(target, context), keras.config.floatx())
+            targets.append(target)
+        return targets, total
+
+    def discriminator_forward(self, teacher_outputs, targets, student_maps, step):
+        """The discriminators' logits: one forward pass over real and fake maps together.
+
+        Args:
+            teacher_outputs: The teacher's outputs.
+            targets: The map R of each pair; its gradient is stopped here.
+            student_maps: The student's maps, with gradient.
+            step: Scalar int tensor that the noise follows from; `None`: no noise.
+
+        Returns:
+            A list of `(real_logits, fake_logits)`, one for each pair.
+        """
+        logits = []
+        for pair, target, student_map in zip(self.pairs, targets, student_maps, strict=True):
+            real = ops.cast(ops.stop_gradient(target), student_map.dtype)
+            condition = None
+            if pair.conditional:
+                condition = self._class_probabilities(teacher_outputs)
+                condition = ops.concatenate([condition, condition])
+            both = pair.discriminator(ops.concatenate([real, student_map]), condition, step=step)
+            count = ops.shape(student_map)[0]
+            logits.append((both[:count], both[count:]))
+        return logits
+
+    def discriminator_loss(self, logits):
+        """What the discriminators minimise, a scalar."""
+        return self._sum_over_pairs(
+            self._adversarial_loss.discriminator_loss(real, fake) for real, fake in logits
+        )
+
+    def discriminator_accuracy(self, logits):
+        """Share of logits that are right, averaged over the pairs."""
+        accuracies = [
+            ops.mean(self._adversarial_loss.discriminator_accuracy(real, fake))
+            for real, fake in logits
+        ]
+        return sum(accuracies) / len(accuracies)
+
+    def distillation_terms(self, teacher_outputs, student_outputs, targets, student_maps, logits):
+        """The student's terms besides the loss against the targets, unweighted.
+
+        Args:
+            teacher_outputs: The teacher's outputs.
+            student_outputs: The student's outputs.
+            targets: The map R of each pair; its gradient is stopped here.
+            student_maps: The student's maps.
+            logits: What `discriminator_forward` returned.
+
+        Returns:
+            Dict from the names of the active terms to scalar tensors.
+        """
+        terms = {}
+        if self.is_active("logits"):
+            terms["logits"] = self._mean_logits_loss(teacher_outputs, student_outputs)
+        if self.is_active("feature"):
+            terms["feature"] = self._sum_over_pairs(
+                self._mean_feature_loss(
+                    pair, teacher_outputs, ops.stop_gradient(target), student_map
+                )
+                for pair, target, student_map in zip(self.pairs, targets, student_maps, strict=True)
+            )
+        if self.is_active("adversarial"):
+            terms["adversarial"] = self._sum_over_pairs(
+                self._adversarial_loss.generator_loss(fake) for _, fake in logits
+            )
+        return terms
+
+    def weighted_sum(self, terms, regularisation, step):
+        """What the student minimises.
+
+        Args:
+            terms: Dict from names of terms to scalar tensors, unweighted.
+            regularisation: List of the student's regularisers and `add_loss` terms.
+            step: The student optimizer's iterations, for schedules.
+
+        Returns:
+            Scalar tensor.
+        """
+        parts = [self._weight(name, step) * value for name, value in terms.items()]
+        parts += [ops.sum(extra) for extra in regularisation]
+        return ops.sum(ops.stack([ops.cast(part, keras.config.floatx()) for part in parts]))
+
+    def advance_power_iterations(self):
+        """Once per step: the discriminators' spectral norms follow their kernels."""
+        # Pairs may share a discriminator; it advances once.
+        for discriminator in {
+            id(pair.discriminator): pair.discriminator for pair in self.pairs
+        }.values():
+            discriminator.advance_power_iterations()
+
+    def _weight(self, name, step):
+        weight = self._weights[name]
+        if is_schedule(weight):
+            return ops.cast(weight(step), keras.config.floatx())
+        return weight
+
+    def _sum_over_pairs(self, values):
+        return sum(
+            pair.weight * ops.mean(value) for pair, value in zip(self.pairs, values, strict=True)
+        )
+
+    def _mean_feature_loss(self, pair, teacher_outputs, target, student_map):
+        weigh = pair.pair.position_weights
+        weights = None if weigh is None else ops.stop_gradient(weigh(teacher_outputs))
+        return ops.mean(feature_loss(self._feature_loss, target, student_map, weights))
+
+    def _mean_logits_loss(self, teacher_outputs, outputs):
+        if not self._class_logits.usable:
+            return 0.0
+        select = self._class_logits.select
+        return self._class_logits_loss(select(teacher_outputs), select(outputs))
+
+    def _class_logits_loss(self, teacher_logits, logits):
+        return ops.mean(
+            logits_loss(
+                self._logits_loss,
+                teacher_logits,
+                logits,
+                self._temperature,
+                self._class_logits.activation,
+            )
+        )
+
+    def _class_student_loss(self, student_loss):
+        # Targets for several outputs cannot be compared with class logits alone.
+        single = self._class_logits.usable and self._class_logits.logits_output is None
+        return student_loss if single and self.uses_student_loss else None
+
+    def _class_probabilities(self, teacher_outputs):
+        logits = ops.cast(self._class_logits.select(teacher_outputs), keras.config.floatx())
+        if self._class_logits.activation == "softmax":
+            return ops.softmax(logits, axis=-1)
+        return ops.sigmoid(logits)
+
+
+def _zero(outputs):
+    return 0.0
+
+
+def _as_computed(tensor):
+    """A tensor from the cache; half precision is only how it was kept."""
+    tensor = ops.convert_to_tensor(tensor)
+    if keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)):
+        tensor = ops.cast(tensor, keras.config.floatx())
+    return ops.stop_gradient(tensor)

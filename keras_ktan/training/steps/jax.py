@@ -1,0 +1,243 @@
+"""One training step on JAX, where state goes in and comes out as values."""
+
+import jax
+import keras
+from keras import ops
+
+from keras_ktan.training.steps.stateless_values import StatelessValues
+from keras_ktan.training.student_loss import without_optimizer
+from keras_ktan.utils.cached_batch import plain_batch, plain_iterator, unpack
+from keras_ktan.utils.keras_internals import symbolic_build
+
+
+class TrainStep:
+    """`train_step`, `test_step` and `predict_step` of a `KTANDistiller` on JAX."""
+
+    replica_count = 1  # `keras.distribution` keeps one program for all devices
+
+    @property
+    def non_trainable_variables(self):
+        # The teacher's weights are an input of the compiled step. Left out, they would be
+        # baked into the program as constants.
+        return super().non_trainable_variables + self.teacher.variables
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+        if not self.has_compiled_loss and self.student.compiled:
+            # The student's own metrics make their variables when they first see data. Inside a
+            # compiled step that is too late: what they count there would be lost.
+            if data_batch is not None:
+                data_batch = plain_batch(data_batch)
+            with without_optimizer(self.student):
+                symbolic_build(
+                    self.student, iterator=plain_iterator(iterator or ()), data_batch=data_batch
+                )
+
+    def train_step(self, state, data):
+        step = _Step(self, state, data)
+        step.teacher_forward()
+        step.student_forward()
+        step.project_features()
+        step.discriminator_forward()
+        step.differentiate_student()
+        step.apply_gradients()
+        return step.log()
+
+    def test_step(self, state, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(plain_batch(data))
+        groups = (self.trainable_variables, self.non_trainable_variables, self.metrics_variables)
+        values = StatelessValues(*zip(groups, state, strict=True))
+
+        def run():
+            y_pred = self.student(x, training=False)
+            loss = self.compute_loss(x, y, y_pred, sample_weight, training=False)
+            return self.log_evaluation(x, y, y_pred, sample_weight, loss)
+
+        logs, after = values.run(run)
+        values.keep(after)
+        return logs, tuple(values.get(group) for group in groups)
+
+    def predict_step(self, state, data):
+        groups = (self.trainable_variables, self.non_trainable_variables)
+        values = StatelessValues(*zip(groups, state, strict=True))
+        student = self.student
+        own = (student.trainable_variables, student.non_trainable_variables)
+        outputs, after = student.predict_step(
+            tuple(values.get(group) for group in own), plain_batch(data)
+        )
+        values.put(own[1], after)
+        return outputs, values.get(groups[1])
+
+
+class _Step:
+    """The stages of one training step, and the values that go from stage to stage.
+
+    Args:
+        distiller: The `KTANDistiller`.
+        state: The values of all variables, as Keras hands them over.
+        data: A batch.
+    """
+
+    def __init__(self, distiller, state, data):
+        self.distiller = distiller
+        self.objectives, self.optimizer = distiller.objectives, distiller.optimizer
+        x, self.y, self.sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self.x, *self.cached = unpack(x)
+        self.groups = (
+            distiller.trainable_variables,
+            distiller.non_trainable_variables,
+            self.optimizer.variables,
+            distiller.metrics_variables,
+        )
+        self.values = StatelessValues(*zip(self.groups, state, strict=True))
+        self.gradients, self.others = {}, {}
+        self.targets, self.logits, self._pull_logits = [], [], None
+
+    def teacher_forward(self):
+        self.teacher, _ = self.values.run(self.objectives.teacher_forward, self.x, *self.cached)
+
+    def student_forward(self):
+        variables = self.distiller.student_variables
+        forward, self._pull_student, after = jax.vjp(
+            lambda weights: self.values.run(self._run_student, variables=variables, values=weights),
+            self.values.get(variables),
+            has_aux=True,
+        )
+        self.outputs, self.maps, self.regularisation, self.student_terms = forward
+        self.values.keep(after, but=variables)
+
+    def _run_student(self):
+        outputs, maps = self.objectives.student_forward(self.x)
+        # Read now: a T2S objective may run the student's layers again and overwrite them. The
+        # loss against the targets, too: a student's own may hold regularisers of its weights.
+        terms = {}
+        if self.objectives.uses_student_loss:
+            terms["student"] = self.distiller.student_loss(
+                self.x, self.y, outputs, self.sample_weight
+            )
+        return outputs, maps, self.distiller.student_regularisation(), terms
+
+    def project_features(self):
+        if not self.objectives.uses_maps:
+            return
+        variables = self.distiller.t2s_variables
+
+        def project(weights):
+            (targets, loss), after = self.values.run(
+                self.objectives.project_features,
+                self.x,
+                self.teacher,
+                self.maps,
+                lambda outputs: self.distiller.untracked_student_loss(
+                    self.x, self.y, outputs, self.sample_weight
+                ),
+                variables=variables,
+                values=weights,
+            )
+            return self._scaled("t2s", loss), (targets, loss, after)
+
+        if not self.objectives.trains_t2s:
+            self.targets, _ = self.values.run(
+                self.objectives.project_features, self.x, self.teacher, self.maps, None
+            )[0]
+            return
+        self.gradients["t2s"], (self.targets, self.others["t2s_loss"], after) = jax.grad(
+            project, has_aux=True
+        )(self.values.get(variables))
+        self.values.keep(after, but=variables)
+
+    def discriminator_forward(self):
+        objectives = self.objectives
+        if not objectives.uses_discriminator:
+            return
+        variables = self.distiller.discriminator_variables
+        (counter,), _ = self.values.run(
+            lambda: [ops.convert_to_tensor(self.distiller.step_counter)]
+        )
+
+        def forward(weights, maps):
+            return self.values.run(
+                objectives.discriminator_forward,
+                self.teacher[0],
+                self.targets,
+                maps,
+                counter,
+                variables=variables,
+                values=weights,
+            )[0]
+
+        # One forward pass; it is pulled back twice, for each network by its own loss.
+        self.logits, self._pull_logits = jax.vjp(forward, self.values.get(variables), self.maps)
+        self.others["discriminator_loss"] = objectives.discriminator_loss(self.logits)
+        self.others["discriminator_accuracy"] = objectives.discriminator_accuracy(self.logits)
+        toward_logits = jax.grad(
+            lambda logits: self._scaled("discriminator", objectives.discriminator_loss(logits))
+        )(self.logits)
+        self.gradients["discriminator"], _ = self._pull_logits(toward_logits)
+
+    def differentiate_student(self):
+        arguments = (
+            self.outputs,
+            self.maps,
+            self.regularisation,
+            self.student_terms,
+            self.logits,
+        )
+        toward, (self.terms, self.loss, after) = jax.grad(
+            self._student_objective, argnums=(0, 1, 2, 3, 4), has_aux=True
+        )(*arguments)
+        self.values.keep(after)
+        toward_outputs, toward_maps, toward_regularisation, toward_terms, toward_logits = toward
+        if self._pull_logits is not None:
+            _, through_discriminator = self._pull_logits(toward_logits)
+            toward_maps = jax.tree_util.tree_map(
+                lambda one, other: one + other, toward_maps, through_discriminator
+            )
+        (self.gradients["student"],) = self._pull_student(
+            (toward_outputs, toward_maps, toward_regularisation, toward_terms)
+        )
+
+    def _student_objective(self, outputs, maps, regularisation, student_terms, logits):
+        def terms_and_loss():
+            iterations = ops.convert_to_tensor(self.optimizer.iterations)
+            terms = student_terms | self.objectives.distillation_terms(
+                self.teacher[0], outputs, self.targets, maps, logits
+            )
+            return terms, self.objectives.weighted_sum(terms, regularisation, iterations)
+
+        (terms, loss), after = self.values.run(terms_and_loss)
+        return self._scaled("student", loss), (terms, loss, after)
+
+    def _scaled(self, network, loss):
+        return self.values.run(getattr(self.optimizer, network).scale_loss, loss)[0]
+
+    def apply_gradients(self):
+        # All gradients were taken before any weight moves.
+        for network, gradient in self.gradients.items():
+            optimizer = getattr(self.optimizer, network)
+            variables = getattr(self.distiller, f"{network}_variables")
+            moved, slots = optimizer.stateless_apply(
+                self.values.get(optimizer.variables), gradient, self.values.get(variables)
+            )
+            self.values.put(variables, moved)
+            self.values.put(optimizer.variables, slots)
+        _, after = self.values.run(self._advance)
+        self.values.keep(after)
+
+    def _advance(self):
+        self.objectives.advance_power_iterations()
+        self.distiller.step_counter.assign_add(1)
+
+    def log(self):
+        logs = {f"{name}_loss": value for name, value in self.terms.items()} | self.others
+        logs, after = self.values.run(
+            self.distiller.log_step,
+            self.x,
+            self.y,
+            self.outputs,
+            self.sample_weight,
+            self.loss,
+            logs,
+        )
+        self.values.keep(after)
+        return logs, tuple(self.values.get(group) for group in self.groups)

@@ -1,0 +1,94 @@
+"""One training step on torch."""
+
+import keras
+import torch
+from keras import ops
+
+from keras_ktan.utils.cached_batch import plain_batch, unpack
+
+
+class TrainStep:
+    """`train_step` and `predict_step` of a `KTANDistiller` on torch."""
+
+    replica_count = 1
+
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, *cached = unpack(x)
+        batch = (x, y, sample_weight)
+        with torch.no_grad():
+            teacher = self.objectives.teacher_forward(x, *cached)
+        outputs, maps, regularisation, terms = self._student_forward(*batch)
+        # T2S's objective sees the student's maps at most with stopped gradients; its loss is
+        # differentiated by T2S's weights alone.
+        targets, t2s_losses = self._project_features(*batch, teacher, maps)
+        logits, discriminator_losses = self._discriminator_forward(teacher[0], targets, maps)
+        terms |= self.objectives.distillation_terms(teacher[0], outputs, targets, maps, logits)
+        loss = self.objectives.weighted_sum(terms, regularisation, self.optimizer.iterations)
+        others = t2s_losses | discriminator_losses
+        self._apply_gradients(others, loss)
+        with torch.no_grad():
+            logs = {f"{name}_loss": value for name, value in terms.items()} | others
+            logs = {name: ops.stop_gradient(value) for name, value in logs.items()}
+            return self.log_step(*batch[:2], outputs, sample_weight, ops.stop_gradient(loss), logs)
+
+    def _student_forward(self, x, y, sample_weight):
+        outputs, maps = self.objectives.student_forward(x)
+        # Read now: a T2S objective may run the student's layers again and overwrite them.
+        regularisation = self.student_regularisation()
+        terms = {}
+        if self.objectives.uses_student_loss:
+            terms["student"] = self.student_loss(x, y, outputs, sample_weight)
+        return outputs, maps, regularisation, terms
+
+    def _project_features(self, x, y, sample_weight, teacher, maps):
+        if not self.objectives.uses_maps:
+            return [], {}
+        targets, loss = self.objectives.project_features(
+            x,
+            teacher,
+            maps,
+            lambda outputs: self.untracked_student_loss(x, y, outputs, sample_weight),
+        )
+        return targets, {"t2s_loss": loss} if self.objectives.trains_t2s else {}
+
+    def _discriminator_forward(self, teacher_outputs, targets, maps):
+        objectives = self.objectives
+        if not objectives.uses_discriminator:
+            return [], {}
+        logits = objectives.discriminator_forward(teacher_outputs, targets, maps, self.step_counter)
+        return logits, {
+            "discriminator_loss": objectives.discriminator_loss(logits),
+            "discriminator_accuracy": objectives.discriminator_accuracy(logits),
+        }
+
+    def _apply_gradients(self, others, loss):
+        # The student's last: its gradient frees the graph.
+        moves = [
+            (getattr(self.optimizer, network), others[f"{network}_loss"], variables)
+            for network, variables in (
+                ("discriminator", self.discriminator_variables),
+                ("t2s", self.t2s_variables),
+            )
+            if f"{network}_loss" in others
+        ]
+        moves.append((self.optimizer.student, loss, self.student_variables))
+        # All gradients are taken before any weight moves.
+        # `torch.autograd.grad` touches only the weights it is given, `backward` all of them.
+        gradients = [
+            torch.autograd.grad(
+                optimizer.scale_loss(objective),
+                [variable.value for variable in variables],
+                retain_graph=objective is not loss,
+                allow_unused=True,
+            )
+            for optimizer, objective, variables in moves
+        ]
+        with torch.no_grad():
+            for (optimizer, _, variables), gradient in zip(moves, gradients, strict=True):
+                optimizer.apply(gradient, variables)
+            self.objectives.advance_power_iterations()
+            self.step_counter.assign_add(1)
+
+    def predict_step(self, data):
+        return self.student.predict_step(plain_batch(data))

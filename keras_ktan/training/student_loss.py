@@ -1,0 +1,94 @@
+"""The student's own loss, where `compile` was given none."""
+
+import contextlib
+import inspect
+
+import keras
+
+
+def has_own_compute_loss(model):
+    """Whether a model computes its loss in a way of its own."""
+    return type(model).compute_loss is not keras.Model.compute_loss
+
+
+def own_loss(model, x, y, y_pred, sample_weight, training):
+    """A model's own `compute_loss`; like Keras, also one written before it took `training`."""
+    parameters = inspect.signature(model.compute_loss).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    more = {"training": training} if "training" in parameters or takes_all else {}
+    return model.compute_loss(x, y, y_pred, sample_weight, **more)
+
+
+@contextlib.contextmanager
+def without_optimizer(student):
+    """While a student's metrics are made: its own optimizer trains nothing here, and gets no slots.
+
+    Args:
+        student: A compiled `keras.Model`.
+    """
+    optimizer, student.optimizer = student.optimizer, None
+    try:
+        yield
+    finally:
+        student.optimizer = optimizer
+
+
+def batch_size(inputs):
+    """Number of examples in a batch of inputs."""
+    return keras.ops.shape(keras.tree.flatten(inputs)[0])[0]
+
+
+class _CompiledLoss(keras.Model):
+    """A compiled loss with trackers of its own that nobody shows."""
+
+    def call(self, inputs):
+        return inputs
+
+
+class UntrackedStudentLoss:
+    """The student's loss of outputs that are not the student's, without a trace in its logs.
+
+    T2S's objectives compare with the targets what a head makes of T2S's maps.
+
+    Args:
+        student: The student.
+        loss: As `KTANDistiller.compile` got it; `None`: the student's own.
+        loss_weights: As `KTANDistiller.compile` got them.
+    """
+
+    def __init__(self, student, loss, loss_weights):
+        self._student = student
+        self._compiled = None
+        if loss is None:
+            if has_own_compute_loss(student):
+                return
+            # The student's compiled loss, without the trackers that its logs show.
+            loss = student.loss
+            loss_weights = student.get_compile_config().get("loss_weights")
+        self._compiled = _CompiledLoss()
+        if hasattr(student, "output_names"):
+            self._compiled.output_names = student.output_names
+        self._compiled.compile(optimizer=None, loss=loss, loss_weights=loss_weights)
+
+    def __call__(self, x, y, y_pred, sample_weight):
+        """The loss.
+
+        Args:
+            x: Inputs.
+            y: Targets.
+            y_pred: Outputs of the student's structure.
+            sample_weight: Sample weights or `None`.
+
+        Returns:
+            Scalar tensor.
+        """
+        if self._compiled is not None:
+            return self._compiled.compute_loss(x, y, y_pred, sample_weight, training=False)
+        # A loss of its own may keep metrics. They are put back to where the student's outputs
+        # left them.
+        variables = [variable for metric in self._student.metrics for variable in metric.variables]
+        kept = [keras.ops.copy(variable) for variable in variables]
+        loss = own_loss(self._student, x, y, y_pred, sample_weight, training=False)
+        for variable, value in zip(variables, kept, strict=True):
+            variable.assign(value)
+        return loss

@@ -1,0 +1,238 @@
+"""T2S's objectives: how well the projected map R keeps what the teacher knows.
+
+A T2S that the feature loss may move meets the student halfway: both agree on a constant map,
+and the student learns nothing. So T2S has an objective of its own, which the student's loss
+never enters. The objectives are attached to the T2S layers here.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_ktan.introspection.feature_tap import FeatureTap, find_layer, split_path
+from keras_ktan.layers.teacher_to_student import TeacherToStudent
+
+
+@dataclasses.dataclass(frozen=True)
+class T2SContext:
+    """What an objective of T2S may use in one training step; each uses a part of it.
+
+    Args:
+        inputs: The batch of inputs.
+        teacher_map: The teacher's feature map.
+        student_map: The student's feature map.
+        student_loss: Function from outputs of the student's structure to the scalar
+            loss against the targets of the batch.
+        class_student_loss: The same for class logits alone, or `None` where the targets
+            are for more than the class logits.
+        logits_loss: Function from outputs of the student's structure to the scalar
+            loss against the teacher's outputs.
+        class_logits_loss: The same for class logits alone.
+        feature_loss: Function from a target map and a student map to a scalar.
+    """
+
+    inputs: Any = None
+    teacher_map: Any = None
+    student_map: Any = None
+    student_loss: Callable | None = None
+    class_student_loss: Callable | None = None
+    logits_loss: Callable | None = None
+    class_logits_loss: Callable | None = None
+    feature_loss: Callable | None = None
+
+
+class StudentHeadObjective:
+    """The student's own layers after the tapped one must do the task from R.
+
+    So R is the map that the student's head would like best. The head's weights are not
+    moved by this objective and it runs with `training=False`.
+
+    Args:
+        student: The student.
+        path: The path of the tapped layer.
+    """
+
+    name = "student_head"
+
+    def __init__(self, student, path):
+        self._path = path
+        self._head = _layers_after(student, path)
+        # Where the layers after the tapped one cannot be cut out as a model
+        # (nested or subclassed models, a connection around the tap), the student runs
+        # once more with R put in place of the map. In a compiled step what lies
+        # before the tap is unused and falls away.
+        self._tap = FeatureTap(student, [path], "student")
+
+    def loss(self, target, context):
+        """How badly the student's head does on R.
+
+        Args:
+            target: The map R.
+            context: A `T2SContext`.
+
+        Returns:
+            Scalar tensor.
+        """
+        if self._head is not None:
+            outputs = self._head(target, training=False)
+        else:
+            outputs, _ = self._tap(context.inputs, substitutes={self._path: target})
+        return context.student_loss(outputs) + context.logits_loss(outputs)
+
+    def describe(self):
+        """One line for `summary()`."""
+        how = "layers after the tap" if self._head is not None else "student run with R in place"
+        return f"student_head ({how})"
+
+
+def _layers_after(student, path):
+    layer_path, key = split_path(path)
+    if key is not None or "/" in layer_path or not getattr(student, "inputs", None):
+        return None
+    layer = find_layer(student, layer_path, "student")
+    try:
+        # Cloning would make new weights; the very layers are wanted.
+        outputs = student.outputs[0] if isinstance(student, keras.Sequential) else student.output
+        return keras.Model(layer.output, outputs, name="student_head")
+    except (ValueError, AttributeError):
+        # Keras says so when the outputs need more than this map, or when the layer
+        # has several outputs of its own. The tap serves these students.
+        return None
+
+
+@keras.saving.register_keras_serializable(package="keras_ktan")
+class TaskObjective(keras.layers.Layer):
+    """A linear head on R must know the class.
+
+    Args:
+        classes: Number of classes.
+        **kwargs: Passed on to `keras.layers.Layer`.
+    """
+
+    def __init__(self, classes, **kwargs):
+        super().__init__(**kwargs)
+        self.classes = classes
+        self.head = keras.layers.Dense(classes, dtype=self.dtype_policy, name="head")
+
+    def build(self, input_shape):
+        self.head.build((None, input_shape[-1]))
+
+    def call(self, target):
+        axes = tuple(range(1, len(target.shape) - 1))
+        return self.head(ops.mean(target, axis=axes) if axes else target)
+
+    def loss(self, target, context):
+        """How badly the linear head does on R."""
+        logits = self(target)
+        loss = context.class_logits_loss(logits)
+        if context.class_student_loss is not None:
+            loss = loss + context.class_student_loss(logits)
+        return loss
+
+    def describe(self):
+        """One line for `summary()`."""
+        return "task (linear head)"
+
+    def get_config(self):
+        return {**super().get_config(), "classes": self.classes}
+
+
+@keras.saving.register_keras_serializable(package="keras_ktan")
+class ReconstructionObjective(keras.layers.Layer):
+    """A linear decoder must rebuild the teacher's map from R.
+
+    Args:
+        decoder: The layer that maps R back; a `TeacherToStudent` without activation.
+        **kwargs: Passed on to `keras.layers.Layer`.
+    """
+
+    def __init__(self, decoder, **kwargs):
+        super().__init__(**kwargs)
+        self.decoder = decoder
+
+    def build(self, input_shape):
+        pass  # the decoder is built by whoever knows the teacher's shape
+
+    def call(self, target, size):
+        return self.decoder(target, size=size)
+
+    def loss(self, target, context):
+        """Share of the teacher's map, in squared size, that R does not give back."""
+        teacher_map = ops.cast(context.teacher_map, keras.config.floatx())
+        size = ops.shape(teacher_map)[1:-1]
+        rebuilt = ops.cast(self(target, size=size), keras.config.floatx())
+        error = ops.mean(ops.square(rebuilt - teacher_map))
+        return error / ops.maximum(ops.mean(ops.square(teacher_map)), 1e-6)
+
+    def describe(self):
+        """One line for `summary()`."""
+        return "reconstruction (linear decoder)"
+
+
+class FeatureLossObjective:
+    """T2S moves towards the student. For comparison only: the student learns nothing from it."""
+
+    name = None
+
+    def loss(self, target, context):
+        """The feature loss itself, with the gradient to the student's map stopped."""
+        return context.feature_loss(target, ops.stop_gradient(context.student_map))
+
+    def describe(self):
+        """One line for `summary()`."""
+        return "none (moved by the feature loss; for comparison only)"
+
+
+def attach_objective(t2s, student, student_path, teacher_channels, classes):
+    """Settle the objective of a T2S layer, once the models are known.
+
+    Args:
+        t2s: A connected `TeacherToStudent`.
+        student: The student.
+        student_path: Path of its tapped layer.
+        teacher_channels: Channels of the teacher's map.
+        classes: Number of classes, or `None` where the models have no class logits.
+
+    Returns:
+        An object with `loss(target, context)` and `describe()`.
+
+    Raises:
+        ValueError: If the objective asked for is impossible with these models.
+    """
+    name = t2s.objective
+    if name == "auto":
+        name = "reconstruction" if classes is None else "student_head"
+    if name == "task" and classes is None:
+        raise ValueError(
+            "Received objective='task' for a TeacherToStudent of models without class logits. "
+            "Expected a classifier, because the linear head must know the classes. Use "
+            "objective='reconstruction' or say where the logits are with `logits_output`."
+        )
+    makers = {
+        "student_head": lambda: StudentHeadObjective(student, student_path),
+        "task": lambda: _task_objective(t2s, classes),
+        "reconstruction": lambda: _reconstruction_objective(t2s, teacher_channels),
+        None: FeatureLossObjective,
+    }
+    return makers[name]()
+
+
+def _task_objective(t2s, classes):
+    if t2s.objective_layer is None:
+        t2s.objective_layer = TaskObjective(classes, dtype=t2s.dtype_policy, name="task_objective")
+        t2s.objective_layer.build((None, t2s.mix.units))
+    return t2s.objective_layer
+
+
+def _reconstruction_objective(t2s, teacher_channels):
+    if t2s.objective_layer is None:
+        decoder = TeacherToStudent(activation=None, dtype=t2s.dtype_policy, name="decoder")
+        decoder.connect((None, t2s.mix.units), (None, teacher_channels))
+        t2s.objective_layer = ReconstructionObjective(
+            decoder, dtype=t2s.dtype_policy, name="reconstruction_objective"
+        )
+        t2s.objective_layer.built = True
+    return t2s.objective_layer

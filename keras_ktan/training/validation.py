@@ -1,0 +1,144 @@
+"""Errors before the first step.
+
+Each says what was received, what was expected, and how to fix it.
+"""
+
+import keras
+
+from keras_ktan.training.student_loss import has_own_compute_loss
+from keras_ktan.utils.finite import first_nonfinite
+from keras_ktan.utils.numbers import is_number, is_schedule
+
+
+def validate_models(teacher, student):
+    """Two built models without a shared weight, and a teacher whose weights are numbers."""
+    for role, model in (("teacher", teacher), ("student", student)):
+        if not isinstance(model, keras.Model):
+            raise ValueError(
+                f"Received {role}={model!r}. Expected a keras.Model. Pass the model itself, for "
+                "example what `keras.saving.load_model` returned."
+            )
+        if not model.built:
+            raise ValueError(
+                f"The {role} '{model.name}' is not built, so it has no weights yet. Expected a "
+                "built model. Call it once on a batch of inputs, or give it an `Input`."
+            )
+    if teacher is student:
+        raise ValueError(
+            f"Received one model, '{teacher.name}', as teacher and as student. Expected two. "
+            "Make a smaller model for the student, or a copy with `keras.models.clone_model`."
+        )
+    shared = {id(v) for v in teacher.variables} & {id(v) for v in student.variables}
+    if shared:
+        names = [v.path for v in teacher.variables if id(v) in shared]
+        raise ValueError(
+            f"The teacher and the student share the weights {names[:5]}. Expected none shared, "
+            "because the teacher must not change. Build the student from layers of its own."
+        )
+    bad = first_nonfinite(teacher.variables)
+    if bad is not None:
+        raise ValueError(
+            f"The teacher's weight '{bad.path}' holds NaN or infinite values. Expected a trained "
+            "teacher. Load a good checkpoint before you distil."
+        )
+
+
+def validate_outputs(trace, role):
+    """A model whose outputs can be found."""
+    if not keras.tree.flatten(trace.outputs):
+        raise ValueError(
+            f"The {role} '{trace.model.name}' returned no output. Expected at least one tensor. "
+            "Return one from its `call`."
+        )
+
+
+def validate_inputs(teacher_trace, student_trace):
+    """One batch goes into both models."""
+    structures = [trace.inputs for trace in (teacher_trace, student_trace)]
+    if all(isinstance(inputs, dict) for inputs in structures) and set(structures[0]) != set(
+        structures[1]
+    ):
+        raise ValueError(
+            f"The teacher takes inputs named {sorted(structures[0])} and the student "
+            f"{sorted(structures[1])}. Expected the same, because one batch goes into both. Rename "
+            "the inputs of one."
+        )
+    taken = [keras.tree.flatten(trace.inputs) for trace in (teacher_trace, student_trace)]
+    shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in taken]
+    if len(shapes[0]) != len(shapes[1]) or any(
+        len(one) != len(other)
+        or any(a != b for a, b in zip(one, other, strict=True) if None not in (a, b))
+        for one, other in zip(*shapes, strict=True)
+    ):
+        raise ValueError(
+            f"The teacher takes inputs of shapes {shapes[0]} and the student {shapes[1]}. Expected "
+            "the same, because one batch goes into both. Put the resizing inside a model."
+        )
+
+
+def validate_weights(weights):
+    """Numbers of 0 or more, or schedules, and not all of them 0."""
+    for term, weight in weights.items():
+        if is_schedule(weight):
+            continue
+        if not is_number(weight) or weight < 0:
+            raise ValueError(
+                f"Received {term}_loss_weight={weight!r}. Expected a number of 0 or more, or a "
+                "keras.optimizers.schedules.LearningRateSchedule. Use 0 to switch the term off."
+            )
+    if all(is_number(weight) and weight == 0 for weight in weights.values()):
+        raise ValueError(
+            "Received 0 for every loss weight. Expected at least one above 0, or there is nothing "
+            "to learn. Set `student_loss_weight=1.0`, for example."
+        )
+
+
+def validate_student_loss(student, metrics, weighted_metrics, loss_weights):
+    """`loss=None`: the student has a loss and metrics of its own."""
+    has_own = has_own_compute_loss(student)
+    if not has_own and type(student).train_step is not keras.Model.train_step:
+        raise ValueError(
+            f"Received loss=None, and the student '{student.name}' trains by a `train_step` of its "
+            "own, which a distiller cannot run. Expected a student with `compute_loss`. Move its "
+            "loss there, or pass `loss=...`."
+        )
+    if not student.compiled and not has_own:
+        raise ValueError(
+            f"Received loss=None, and the student '{student.name}' is not compiled and has no "
+            "`compute_loss` of its own. Expected a loss from one of them. Pass `loss=...`, or "
+            "compile the student first."
+        )
+    for name, value in {
+        "metrics": metrics,
+        "weighted_metrics": weighted_metrics,
+        "loss_weights": loss_weights,
+    }.items():
+        if value is not None:
+            raise ValueError(
+                f"Received {name}={value!r} together with loss=None. With loss=None the student's "
+                f"own loss and metrics are used. Expected no `{name}` here. Pass it to the "
+                "student's `compile`, or pass `loss` as well."
+            )
+
+
+def validate_trainable(student):
+    """Something to train."""
+    if not student.trainable_variables:
+        raise ValueError(
+            f"The student '{student.name}' has no trainable weights. Expected at least one. Set "
+            "`student.trainable = True` (or that of some of its layers) before `compile`."
+        )
+
+
+def validate_terms(objectives, class_logits, search_error):
+    """Every term asked for can be computed with these models."""
+    if objectives.is_active("logits"):
+        if not class_logits.found:
+            raise ValueError(
+                "Received a logits_loss_weight that is not 0, but the models have no single output "
+                "of rank 2 that holds class logits. Expected class logits. Say which output holds "
+                "them with `KTANDistiller(..., logits_output=...)`, or set `logits_loss_weight=0`."
+            )
+        class_logits.require_logits()
+    if objectives.uses_maps and not objectives.pairs:
+        raise ValueError(search_error)

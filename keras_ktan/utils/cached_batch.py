@@ -1,0 +1,83 @@
+"""A batch that brings the teacher's outputs along, so that no teacher runs for it."""
+
+import keras
+
+# The one key of `x` by which a train step knows such a batch.
+KEY = "keras_ktan_cached_batch"
+
+
+def pack(inputs, outputs, maps):
+    """The `x` of a batch with what the teacher made of it.
+
+    Dicts only: `tf.data` takes lists for tensors.
+
+    Args:
+        inputs: What the student takes.
+        outputs: Dict from positions, as text, among the teacher's flattened outputs to arrays.
+        maps: Dict from paths of the teacher's layers to arrays.
+
+    Returns:
+        A dict with the single key `KEY`.
+    """
+    return {
+        KEY: {
+            "inputs": inputs,
+            **{f"output:{position}": value for position, value in outputs.items()},
+            **{f"map:{path}": value for path, value in maps.items()},
+        }
+    }
+
+
+def unpack(x):
+    """Take a batch's `x` apart.
+
+    Args:
+        x: The inputs of a plain batch, or what `pack` returned.
+
+    Returns:
+        A tuple `(inputs, outputs, maps)`; for a plain batch the other two are `None`.
+    """
+    if not isinstance(x, dict) or set(x) != {KEY}:
+        return x, None, None
+    parts = dict(x[KEY])
+    inputs, found = parts.pop("inputs"), {"output": {}, "map": {}}
+    for name, value in parts.items():
+        kind, _, key = name.partition(":")
+        found[kind][key] = value
+    return inputs, found["output"], found["map"]
+
+
+def plain_inputs(x):
+    """The inputs of a batch, be it plain or not."""
+    return unpack(x)[0]
+
+
+def plain_batch(data):
+    """A batch as `fit`, `evaluate` or `predict` hands it over, without the teacher's part."""
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    return keras.utils.pack_x_y_sample_weight(plain_inputs(x), y, sample_weight)
+
+
+def plain_iterator(iterator):
+    """What Keras iterates over in an epoch on JAX, with plain batches."""
+    for begin, end, batches in iterator:
+        yield begin, end, [plain_batch(batch) for batch in batches]
+
+
+def require_maps(needed, known):
+    """Refuse a cache, or a batch from one, that lacks a map.
+
+    Args:
+        needed: Paths of the teacher's layers whose maps the distiller uses.
+        known: Paths whose maps there are.
+
+    Raises:
+        ValueError: If one is missing.
+    """
+    missing = [path for path in needed if path not in known]
+    if missing:
+        raise ValueError(
+            f"The cache lacks the maps of the teacher's layers {missing}; it holds those of "
+            f"{list(known)}. Expected every map that the distiller's pairs use. Fill a cache "
+            "from this distiller, `TeacherCache(distiller, ...)`, in a new directory."
+        )

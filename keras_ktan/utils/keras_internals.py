@@ -1,0 +1,39 @@
+"""What this package uses of Keras that Keras does not promise. Checked with Keras 3.15.1.
+
+Each entry says why nothing public will do. When Keras changes, this module is the one to mend.
+"""
+
+import keras
+from keras import ops
+
+
+def symbolic_build(model, **data):
+    """Make the variables of a compiled model's metrics and losses, from symbols of the data.
+
+    Keras's own `fit` does so before the first step on JAX and torch. Nothing public makes these
+    variables before a step: a metric of `compile` learns its shapes from the first batch.
+
+    Args:
+        model: A compiled `keras.Model`.
+        **data: `iterator` or `data_batch`, as Keras hands them over.
+    """
+    model._symbolic_build(**data)
+
+
+class StepSeed(keras.random.SeedGenerator):
+    """A seed that follows from the step, so that a resumed run draws the same noise.
+
+    Keras saves no layer's random state. `keras.random.normal` takes a number known while tracing
+    or a `SeedGenerator`, no tensor; so this is a generator without a state, whose `next`, which
+    Keras asks for a seed, returns the tensor.
+
+    Args:
+        step: Scalar int tensor.
+        seed: Int, the same in all steps.
+    """
+
+    def __init__(self, step, seed):  # no state variable is wanted
+        self._seed = ops.stack([ops.cast(step, "uint32"), ops.cast(seed, "uint32")])
+
+    def next(self, ordered=True):
+        return self._seed
