@@ -86,6 +86,22 @@ def fresh_keras():
     keras.config.set_dtype_policy("float32")
 
 
+@pytest.fixture(autouse=True)
+def eager_steps(request):
+    """Steps run eagerly on TensorFlow, where a compiled graph is not what a test is about.
+
+    Tracing a step takes seconds, and a test takes a few steps. `@pytest.mark.graph` compiles.
+    """
+    if BACKEND != "tensorflow" or request.node.get_closest_marker("graph"):
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture
 def double_precision():
     """A test in float64; see `use_double_precision`."""
