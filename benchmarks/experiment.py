@@ -1,4 +1,4 @@
-"""An experiment as a file says it: data, models, budget, and the ways to train the student."""
+"""An experiment as a file says it: data, models, budget, and the methods to train the student."""
 
 import dataclasses
 import pathlib
@@ -11,8 +11,8 @@ THROUGH = ("keras_ktan", "keras.distillation")
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
-    """One way to train the student; what is left out is `KTANDistiller`'s default.
+class Method:
+    """One method to train the student; what is left out is `KTANDistiller`'s default.
 
     Args:
         name: What the tables call it.
@@ -30,10 +30,10 @@ class Way:
         discriminator_learning_rate: Of its Adam.
         t2s_learning_rate: Of T2S's Adam.
         through: `"keras_ktan"`, or `"keras.distillation"`: Keras's own distiller as it comes,
-            which can do softened logits.
+            which can do logit distillation.
         distillation_loss: Class of `keras.losses` whose object Keras's own distiller takes.
             `None`: its default, the text `"kl_divergence"`, which it takes of raw logits.
-        seeds: Fewer seeds than the experiment's, for ways of second rank. `None`: all.
+        seeds: Fewer seeds than the experiment's, for methods of second rank. `None`: all.
     """
 
     name: str
@@ -70,11 +70,11 @@ class Experiment:
             the students' few views. One that knows its images by heart has nothing to say about
             them but their labels.
         weight_decay: Of both.
-        seeds: Runs of each way, with seeds from `first_seed` on.
+        seeds: Runs of each method, with seeds from `first_seed` on.
         first_seed: A search takes other seeds than the final runs.
         read_test: Whether the test images are read at the end. A search never reads them.
         data: Dict of arguments for the task's loader.
-        ways: List of `Way`.
+        methods: List of `Method`.
         teacher_cache: Whether the teacher runs once for each image and view.
     """
 
@@ -86,7 +86,7 @@ class Experiment:
     batch_size: int
     learning_rate: float
     teacher_learning_rate: float
-    ways: tuple
+    methods: tuple
     teacher_epochs: int | None = None
     teacher_augmented: bool = False
     weight_decay: float = 0.0
@@ -108,7 +108,7 @@ def read_experiment(path):
     """Read an experiment.
 
     Args:
-        path: `pathlib.Path` of a TOML file. Its `ways` is a table of ways, or a list of names of
+        path: `pathlib.Path` of a TOML file. Its `methods` is a table of methods, or a list of names of
             other TOML files beside it that are such tables.
 
     Returns:
@@ -118,30 +118,30 @@ def read_experiment(path):
         ValueError: If the file names what is not known.
     """
     content = tomllib.loads(path.read_text())
-    ways = content.pop("ways")
-    if isinstance(ways, list):
-        tables = [tomllib.loads((path.parent / name).read_text()) for name in ways]
-        ways = {name: way for table in tables for name, way in table.items()}
-    ways = tuple(_make(Way, path, {"name": name, **arguments}) for name, arguments in ways.items())
-    for way in ways:
-        if way.through not in THROUGH:
+    methods = content.pop("methods")
+    if isinstance(methods, list):
+        tables = [tomllib.loads((path.parent / name).read_text()) for name in methods]
+        methods = {name: method for table in tables for name, method in table.items()}
+    methods = tuple(_make(Method, path, {"name": name, **arguments}) for name, arguments in methods.items())
+    for method in methods:
+        if method.through not in THROUGH:
             raise ValueError(
-                f"{path}, way '{way.name}': received through={way.through!r}. Expected one of "
+                f"{path}, method '{method.name}': received through={method.through!r}. Expected one of "
                 f"{THROUGH}."
             )
-        if way.distillation_loss is not None:
-            _check_distillation_loss(way, path)
-    return _make(Experiment, path, {**content, "ways": ways})
+        if method.distillation_loss is not None:
+            _check_distillation_loss(method, path)
+    return _make(Experiment, path, {**content, "methods": methods})
 
 
-def _check_distillation_loss(way, path):
-    received = f"{path}, way '{way.name}': received distillation_loss={way.distillation_loss!r}"
-    if way.through != "keras.distillation":
+def _check_distillation_loss(method, path):
+    received = f"{path}, method '{method.name}': received distillation_loss={method.distillation_loss!r}"
+    if method.through != "keras.distillation":
         raise ValueError(
-            f"{received} with through={way.through!r}. Expected through='keras.distillation', the "
+            f"{received} with through={method.through!r}. Expected through='keras.distillation', the "
             "only one that takes it. Leave it out."
         )
-    loss = getattr(keras.losses, way.distillation_loss, None)
+    loss = getattr(keras.losses, method.distillation_loss, None)
     if not (isinstance(loss, type) and issubclass(loss, keras.losses.Loss)):
         raise ValueError(
             f"{received}. Expected a class of keras.losses. Write 'KLDivergence', for example."

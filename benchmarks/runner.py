@@ -41,7 +41,7 @@ class PlainBatches(keras.utils.PyDataset):
 
 
 def weight_over_training(weight, steps):
-    """A weight of a `Way` as `KTANDistiller.compile` takes it.
+    """A weight of a `Method` as `KTANDistiller.compile` takes it.
 
     Args:
         weight: A number, `{"falling": number}` or `{"early": number}`.
@@ -86,7 +86,7 @@ class Runner:
             self._place = shared / digest(self.teacher.get_weights())
         self.cache = None
         if experiment.teacher_cache:
-            layers = sorted({layer for way in experiment.ways for layer in way.layers})
+            layers = sorted({layer for method in experiment.methods for layer in method.layers})
             self.cache = TeacherCache(
                 self.teacher,
                 f"{self._place}-{'-'.join(layers)}",
@@ -138,7 +138,7 @@ class Runner:
         return self.task.make_optimizer(rate, steps, self.experiment.weight_decay)
 
     def make_data(self, seed):
-        """The batches of a run, the same for every way."""
+        """The batches of a run, the same for every method."""
         if self.cache is None:
             return self.make_plain_data(seed)
         return self.cache.dataset(*self.task.train, self.experiment.batch_size, seed)
@@ -199,13 +199,13 @@ class Runner:
             verbose=0,
         )
 
-    def train(self, way, seed):
+    def train(self, method, seed):
         """One student.
 
-        The seed fixes its first weights and the batches, so that all ways start alike.
+        The seed fixes its first weights and the batches, so that all methods start alike.
 
         Args:
-            way: A `Way`.
+            method: A `Method`.
             seed: Int.
 
         Returns:
@@ -213,59 +213,59 @@ class Runner:
         """
         keras.utils.set_random_seed(seed)
         student = self.make_student()
-        through_keras = way.through == "keras.distillation"
+        through_keras = method.through == "keras.distillation"
         make = self._distiller_of_keras if through_keras else self._distiller
-        distiller = make(way, student)
+        distiller = make(method, student)
         data = self.make_plain_data(seed) if through_keras else self.make_data(seed)
         callbacks = [data.callback] if isinstance(data, PlainBatches) else []
         epochs = self.experiment.epochs
         keras.utils.set_random_seed(seed)
         start = time.perf_counter()
-        history = self._fit(distiller, data, epochs, callbacks, f"seed {seed}, {way.name}")
+        history = self._fit(distiller, data, epochs, callbacks, f"seed {seed}, {method.name}")
         return student, history.history, time.perf_counter() - start
 
-    def _distiller(self, way, student):
+    def _distiller(self, method, student):
         pairs = [
             FeaturePair(
                 layer,
                 layer,
                 teacher_to_student=TeacherToStudent(objective=None if anchor == "none" else anchor),
-                discriminator=FeatureDiscriminator(**way.discriminator),
+                discriminator=FeatureDiscriminator(**method.discriminator),
             )
-            for layer, anchor in way.layers.items()
+            for layer, anchor in method.layers.items()
         ]
         distiller = KTANDistiller(
             self.teacher,
             student,
             pairs,
-            temperature=way.temperature,
+            temperature=method.temperature,
             **self.task.distiller_arguments,
         )
         more = self.task.compile_arguments()
-        if way.discriminator_learning_rate is not None:
+        if method.discriminator_learning_rate is not None:
             more["discriminator_optimizer"] = keras.optimizers.Adam(
-                way.discriminator_learning_rate, beta_1=0.5
+                method.discriminator_learning_rate, beta_1=0.5
             )
-        if way.t2s_learning_rate is not None:
-            more["t2s_optimizer"] = keras.optimizers.Adam(way.t2s_learning_rate)
+        if method.t2s_learning_rate is not None:
+            more["t2s_optimizer"] = keras.optimizers.Adam(method.t2s_learning_rate)
         distiller.compile(
             self.make_optimizer(self.experiment.learning_rate, self.steps),
-            logits_loss_weight=weight_over_training(way.logits, self.steps),
-            feature_loss_weight=weight_over_training(way.feature, self.steps),
-            adversarial_loss_weight=weight_over_training(way.adversarial, self.steps),
-            feature_loss=way.feature_loss,
-            adversarial_loss=way.adversarial_loss,
+            logits_loss_weight=weight_over_training(method.logits, self.steps),
+            feature_loss_weight=weight_over_training(method.feature, self.steps),
+            adversarial_loss_weight=weight_over_training(method.adversarial, self.steps),
+            feature_loss=method.feature_loss,
+            adversarial_loss=method.adversarial_loss,
             **more,
         )
         return distiller
 
-    def _distiller_of_keras(self, way, student):
-        own = way.distillation_loss
+    def _distiller_of_keras(self, method, student):
+        own = method.distillation_loss
         loss = {} if own is None else {"loss": getattr(keras.losses, own)()}
         distiller = keras.distillation.Distiller(
             self.teacher,
             student,
-            [keras.distillation.LogitsDistillation(temperature=way.temperature, **loss)],
+            [keras.distillation.LogitsDistillation(temperature=method.temperature, **loss)],
         )
         distiller.compile(
             self.make_optimizer(self.experiment.learning_rate, self.steps),

@@ -27,7 +27,7 @@ from resnets import resnet50_and_18, resnet56_and_20
 import keras_ktan
 from keras_ktan import FeaturePair, KTANDistiller, TeacherCache
 
-# Weights of labels, softened logits, feature target, adversary.
+# Weights of labels, logit distillation, feature target, adversary.
 KTAN_WEIGHTS = {
     "KTAN: labels": (1.0, 0.0, 0.0, 0.0),
     "KTAN: + logits": (1.0, 1.0, 0.0, 0.0),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-from four_ways import accuracy
+from four_methods import accuracy
 
 
 def accuracy_on(model, data):
@@ -30,7 +30,7 @@ def tell_accuracy(model, task, logs):
 
 
 def classifier_compile_arguments():
-    """What every way of a classifier is compiled with."""
+    """What every method of a classifier is compiled with."""
     return {
         "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         "metrics": ["accuracy"],
@@ -63,7 +63,7 @@ class Task:
             that say how good it is, for who waits.
         make_optimizer: Function from a learning rate, steps and weight decay.
         compile_arguments: Function without arguments; more for `compile`, of the teacher and of
-            every way.
+            every method.
         distiller_arguments: Dict of more for `KTANDistiller`.
         cache_precision: See `TeacherCache`.
     """

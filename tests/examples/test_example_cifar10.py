@@ -26,15 +26,15 @@ def run_log():
 
 
 SETTINGS = {"epochs": 2, "sizes": (1, 2)}
-RUN = {"way": "KTAN", "seed": 0, "test_accuracy": 0.5}
+RUN = {"method": "KTAN", "seed": 0, "test_accuracy": 0.5}
 
 
 def test_a_resumed_log_knows_the_finished_runs_and_goes_on(run_log, tmp_path):
     run_log(tmp_path, SETTINGS).append(RUN)
     log = run_log(tmp_path, SETTINGS, resume=True)
     assert log.runs == [RUN]
-    assert log.find(way="KTAN", seed=0) == RUN
-    assert log.find(way="KTAN", seed=1) is None
+    assert log.find(method="KTAN", seed=0) == RUN
+    assert log.find(method="KTAN", seed=1) is None
     log.append({**RUN, "seed": 1})
     lines = log.path.read_text().splitlines()
     assert [json.loads(line)["seed"] for line in lines] == [0, 1]
@@ -53,7 +53,7 @@ def test_a_half_written_last_line_is_dropped_with_a_notice(run_log, tmp_path, ca
     log = run_log(tmp_path, SETTINGS)
     log.append(RUN)
     whole = log.path.read_bytes()
-    log.path.write_bytes(whole + b'{"way": "labels on')
+    log.path.write_bytes(whole + b'{"method": "labels on')
     resumed = run_log(tmp_path, SETTINGS, resume=True)
     assert "half-written" in capsys.readouterr().out
     assert resumed.runs == [RUN]
@@ -130,7 +130,7 @@ def test_the_network_has_the_size_that_was_asked_for(size, depth, width, count, 
     assert features.output.shape == (None, *shape)
     assert model.output_shape == (None, 10)
     assert model.name == "some_name"
-    # No way around the tapped map, so that the student's own head can be the objective.
+    # No method around the tapped map, so that the student's own head can be the objective.
     keras.Model(features.output, model.output)
 
 
@@ -256,7 +256,7 @@ def join(epoch):
 def test_the_time_left_is_judged_by_each_way():
     from progress import seconds_left
 
-    runs = [{"way": "a", "seconds": 10}, {"way": "a", "seconds": 20}, {"way": "b", "seconds": 60}]
+    runs = [{"method": "a", "seconds": 10}, {"method": "a", "seconds": 20}, {"method": "b", "seconds": 60}]
     assert seconds_left(runs, ["a", "b", "b"]) == 15 + 60 + 60
     assert seconds_left(runs, ["c"]) == 30
     assert seconds_left(runs, []) == 0
@@ -301,17 +301,17 @@ def test_an_experiment_is_run_once_and_resumed(tiny_command, monkeypatch, tmp_pa
         return make_training_data(*arguments).map(pass_on)
 
     monkeypatch.setattr(example, "make_training_data", watched)
-    example.main([*command, "--ways", "KTAN", "labels only"])
+    example.main([*command, "--methods", "KTAN", "supervised"])
     output = capsys.readouterr().out
     assert "kept as JPEG" in output and "| KTAN |" in output and "times smaller" in output
-    assert "[1/2] seed 0, labels only" in output and "[2/2] seed 0, KTAN" in output
+    assert "[1/2] seed 0, supervised" in output and "[2/2] seed 0, KTAN" in output
     pictures = {"curves.png", "maps.png"}
     kept = {"teacher.keras", "distiller_labels_only.keras", "distiller_KTAN.keras"}
     files = {"runs.jsonl", "settings.json", "table.md"} | kept | pictures
     assert files == {path.name for path in tmp_path.iterdir()}
     assert "kept as JPEG" in (tmp_path / "table.md").read_text()
     runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
-    assert [(run["way"], run["seed"]) for run in runs] == [("labels only", 0), ("KTAN", 0)]
+    assert [(run["method"], run["seed"]) for run in runs] == [("supervised", 0), ("KTAN", 0)]
     for run in runs:
         assert run["student_parameters"] == parameters(1, 2)
         assert run["teacher_parameters"] == parameters(1, 3)
@@ -331,14 +331,14 @@ def test_an_experiment_is_run_once_and_resumed(tiny_command, monkeypatch, tmp_pa
     )
     adversary = rest / distillation["adversarial_loss"]
     assert 0.02 > adversary[0] > adversary[1] > 0.0
-    _, labels_only, ktan = shown
-    assert labels_only == ktan and len(labels_only) == 4
-    assert labels_only[:2] != labels_only[2:]
+    _, supervised, ktan = shown
+    assert supervised == ktan and len(supervised) == 4
+    assert supervised[:2] != supervised[2:]
 
     before = {name: (tmp_path / name).read_bytes() for name in files}
     monkeypatch.setattr(example, "train_student", None)  # a call would fail
     monkeypatch.setattr(keras.Model, "fit", None)
-    example.main([*command, "--ways", "labels only", "KTAN", "--resume"])
+    example.main([*command, "--methods", "supervised", "KTAN", "--resume"])
     assert "2 of 2 runs are finished already" in capsys.readouterr().out
     for name in files - pictures:
         assert (tmp_path / name).read_bytes() == before[name]
@@ -357,24 +357,24 @@ def test_an_experiment_is_run_once_and_resumed(tiny_command, monkeypatch, tmp_pa
 
 def test_the_maps_are_those_of_the_kept_students(tiny_command, monkeypatch, tmp_path, capsys):
     example, command = tiny_command
-    example.main([*command, "--ways", "labels only", "--seeds", "2"])
+    example.main([*command, "--methods", "supervised", "--seeds", "2"])
     output = capsys.readouterr().out
     assert "not drawn, seed 0 was not run in this folder with ['KTAN']" in output
     drawn = []
     monkeypatch.setattr(
         example, "plot_feature_maps", lambda *arguments, title: drawn.append(arguments)
     )
-    example.main([*command, "--ways", "KTAN", "--resume"])
+    example.main([*command, "--methods", "KTAN", "--resume"])
     ((distiller, images, path, without),) = drawn
     assert path == tmp_path / "maps.png" and images.shape == (4, 16, 16, 3)
     (pair,) = distiller.feature_pairs
     assert (pair.teacher_layer_name, pair.student_layer_name) == ("stage_2", "stage_2")
-    # What was kept has the accuracy of seed 0 that was logged, each way its own.
+    # What was kept has the accuracy of seed 0 that was logged, each method its own.
     runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
     _, (images, labels), _ = example.load_cifar10(None)
     test = (example.halve(images), labels)
-    for way, student in (("KTAN", distiller.student), ("labels only", without)):
-        (run,) = [run for run in runs if run["way"] == way and run["seed"] == 0]
+    for method, student in (("KTAN", distiller.student), ("supervised", without)):
+        (run,) = [run for run in runs if run["method"] == method and run["seed"] == 0]
         assert run["test_accuracy"] == example.accuracy(student, test)
 
 
@@ -399,7 +399,7 @@ def test_a_teacher_of_a_stopped_start_is_not_taken_over(tiny_command, monkeypatc
         (["--epochs", "0"], "received 0, expected 1 or more"),
         (["--seeds", "two"], "invalid whole number value: 'two'"),
         (["--temperature", "0"], "received 0.0, expected a number above 0"),
-        (["--ways", "all"], "invalid choice: 'all'"),
+        (["--methods", "all"], "invalid choice: 'all'"),
         (["--image-size", "24"], "invalid choice: 24"),
     ],
 )
@@ -458,7 +458,7 @@ def test_ready_images_are_read_without_a_download(monkeypatch):
 
 
 def test_a_table_without_labels_only_compares_with_nothing():
-    from four_ways import format_table
+    from four_methods import format_table
 
     row = format_table({"KTAN": [0.5, 0.6]}, 0.7).splitlines()[-1]
     assert row == "| KTAN | 55.00% ± 7.07 | | |"

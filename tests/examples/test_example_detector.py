@@ -10,7 +10,7 @@ from helpers import as_tensor, gradients, to_numpy
 
 EXAMPLES = pathlib.Path(__file__).parent.parent.parent / "examples"
 LN2 = np.log(2.0)
-# A pixel is red if its centre lies in the box: half a pixel each way. Where colours have changed,
+# A pixel is red if its centre lies in the box: half a pixel each method. Where colours have changed,
 # the limit is no longer half of red: 0.2 of a source pixel more, seen at up to 1.5 times its size.
 AFTER_COLOURS = 0.8
 
@@ -74,14 +74,14 @@ def test_a_box_stays_on_its_object_in_every_window(data):
     windows = windows.numpy()
     mirrored = windows[:, :2] > windows[:, 2:]
     sizes = abs(windows[:, 2:] - windows[:, :2])
-    # All kinds of windows are among them: four ways to mirror, closer and farther, off the edge.
+    # All kinds of windows are among them: four methods to mirror, closer and farther, off the edge.
     assert {tuple(kind) for kind in mirrored} == {(a, b) for a in (0, 1) for b in (0, 1)}
     assert sizes.min() < 0.8 and sizes.max() > 1.1 and windows.min() < -0.05
     kept = 0
     for image, box, label in zip(seen, boxes.numpy()[:, 0], labels.numpy()[:, 0], strict=True):
         if label == 0:
             kept += 1
-            # A pixel is red if its centre lies in the box: half a pixel each way, and a
+            # A pixel is red if its centre lies in the box: half a pixel each method, and a
             # little for sides of which interpolation between four pixels rounds the corners.
             np.testing.assert_allclose(extent_of_red(image), box, atol=0.6)
     assert kept > 40
@@ -96,7 +96,7 @@ def test_what_is_hardly_seen_is_no_object(data):
     moved, kept = data.move_boxes(boxes, labels, windows, (70, 140))
     assert kept.numpy().tolist() == [[-1, 1, -1]]
     np.testing.assert_allclose(moved[0], [[0] * 4, [10, 20, 70, 140], [0] * 4], atol=1e-4)
-    # Mirrored both ways, it lies at the beginning.
+    # Mirrored both methods, it lies at the beginning.
     moved, _ = data.move_boxes(boxes, labels, windows[:, [2, 3, 0, 1]], (70, 140))
     np.testing.assert_allclose(moved[0, 1], [0, 0, 60, 120], atol=1e-4)
 

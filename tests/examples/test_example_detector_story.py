@@ -19,21 +19,21 @@ def story(monkeypatch):
 
 
 def test_the_whole_story_and_its_resumption(story, tmp_path, capsys, monkeypatch):
-    ways = ["labels only", "KTAN"]
-    command = ["--quick", "--output", str(tmp_path), "--ways", *reversed(ways)]
+    methods = ["supervised", "KTAN"]
+    command = ["--quick", "--output", str(tmp_path), "--methods", *reversed(methods)]
     story.main(command)
     printed = capsys.readouterr().out
     assert "reloaded in a fresh process without keras_ktan, its boxes agree" in printed
     runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
-    assert [run["way"] for run in runs] == ways
+    assert [run["method"] for run in runs] == methods
     table = (tmp_path / "table.md").read_text()
     assert table.strip() in printed
     for run in runs:
-        assert f"| {run['way']} | {100 * run['validation']['AP']:.1f} ± 0.0 |" in table
+        assert f"| {run['method']} | {100 * run['validation']['AP']:.1f} ± 0.0 |" in table
     results = json.loads((tmp_path / "results.json").read_text())["results"]
     assert results["teacher"][0]["AP50"] > 0.5  # it has learned to see shapes
     assert results["KTAN"] == [runs[1]["validation"]]
-    # What each way learned from: the terms in its history.
+    # What each method learned from: the terms in its history.
     terms = [{name for name in run["history"] if name.endswith("_loss")} for run in runs]
     own = {"class_loss", "box_loss", "student_loss"}
     assert terms[0] == own
@@ -43,7 +43,7 @@ def test_the_whole_story_and_its_resumption(story, tmp_path, capsys, monkeypatch
     assert (tmp_path / "student" / "saved_model.pb").exists()
 
     teacher = (tmp_path / "teacher.keras").stat().st_mtime_ns
-    # What is shown is known; only the way there counts now.
+    # What is shown is known; only the method there counts now.
     monkeypatch.setattr(story, "show", lambda *parts: None)
     story.main([*command, "--resume"])
     printed = capsys.readouterr().out
@@ -66,8 +66,8 @@ def test_the_ways_start_from_the_same_weights_and_batches(story, monkeypatch, tm
     views = make_views(pictures, size, 2, seed=0)
     data = story.make_student_data(teacher, views, 4, tmp_path, verbose=0)
 
-    def run(way, seed):
-        pairs, weights = story.make_game(way, 3)
+    def run(method, seed):
+        pairs, weights = story.make_objectives(method, 3)
         student, history, _ = story.train_student(
             teacher,
             lambda: CompactDetector(size, 2, (4, 4, 4, 4), 4, name="student"),
@@ -76,13 +76,13 @@ def test_the_ways_start_from_the_same_weights_and_batches(story, monkeypatch, tm
             1,
             3,
             (pairs, {**weights, "run_eagerly": True}),
-            way,
+            method,
         )
         # The weights do not move, so what the loss saw were the batches alone.
         weights = np.concatenate([np.ravel(value) for value in student.get_weights()])
         return weights, history["student_loss"][0]
 
-    labels, ktan, other = run("labels only", 0), run("KTAN", 0), run("labels only", 1)
+    labels, ktan, other = run("supervised", 0), run("KTAN", 0), run("supervised", 1)
     np.testing.assert_array_equal(labels[0], ktan[0])
     assert labels[1] == pytest.approx(ktan[1], rel=1e-6)
     assert not np.array_equal(labels[0], other[0]) and labels[1] != pytest.approx(other[1])
@@ -120,14 +120,14 @@ def test_the_table_of_the_search_by_hand(story, tmp_path, monkeypatch):
         names = {"student": "44k", "epochs": 4, "variant": variant, "seed": seed, "seconds": 10.0}
         return json.dumps({**names, "AP": ap, "AP50": ap, "AP75": ap})
 
-    runs = [run("labels only, box 3", 0, 0.4), run("labels only", 0, 0.1)]
+    runs = [run("supervised, box 3", 0, 0.4), run("supervised", 0, 0.1)]
     runs += [run("maps, box 3", 0, 0.45), run("maps, box 3", 1, 0.47)]
     (tmp_path / "runs.jsonl").write_text("\n".join(runs))
     table = choose_detection_game.report(tmp_path / "runs.jsonl").splitlines()[2:]
     assert table == [
-        "| 44k | 4 | labels only, box 3 | 1 | 40.0 | 40.0 | 40.0 |  | 10 |",
-        "| 44k | 4 | labels only | 1 | 10.0 | 10.0 | 10.0 |  | 10 |",
-        # Against labels only of the same labelled loss, where both have the seed.
+        "| 44k | 4 | supervised, box 3 | 1 | 40.0 | 40.0 | 40.0 |  | 10 |",
+        "| 44k | 4 | supervised | 1 | 10.0 | 10.0 | 10.0 |  | 10 |",
+        # Against supervised of the same labelled loss, where both have the seed.
         "| 44k | 4 | maps, box 3 | 2 | 46.0 ± 1.4 | 46.0 ± 1.4 | 46.0 ± 1.4 | +5.0 | 10 |",
     ]
 
@@ -146,7 +146,7 @@ def test_the_table_by_hand(story):
 
     results = {
         "teacher": runs(0.6),
-        "labels only": runs(0.4, 0.5),
+        "supervised": runs(0.4, 0.5),
         "KTAN": runs(0.45, 0.53),
     }
     costs = {
@@ -155,10 +155,10 @@ def test_the_table_by_hand(story):
     }
     table = detection_report.format_results(results, costs, model(100), model(10), ["cell"])
     assert table.splitlines() == [
-        "| | AP | AP50 | AP75 | AP cell | AP against labels only |",
+        "| | AP | AP50 | AP75 | AP cell | AP against supervised |",
         "|---|---|---|---|---|---|",
         "| teacher | 60.0 | 60.0 | 60.0 | 60.0 | |",
-        "| labels only | 45.0 ± 7.1 | 45.0 ± 7.1 | 45.0 ± 7.1 | 45.0 ± 7.1 | |",
+        "| supervised | 45.0 ± 7.1 | 45.0 ± 7.1 | 45.0 ± 7.1 | 45.0 ± 7.1 | |",
         # Gains of 5 and 3: mean 4, deviation √2, standard error 1.
         "| KTAN | 49.0 ± 5.7 | 49.0 ± 5.7 | 49.0 ± 5.7 | 49.0 ± 5.7 | +4.0 ± 1.0 (standard "
         "error) |",
@@ -180,17 +180,17 @@ def test_runs_with_other_weights_or_networks_are_not_gone_on_with(
     story.parse_arguments(command)
     story.parse_arguments(command)  # nothing has changed
     if changed == "distillation":
-        make_game = story.make_game
+        make_objectives = story.make_objectives
 
-        def without_scores(way, steps):
-            pairs, weights = make_game(way, steps)
+        def without_scores(method, steps):
+            pairs, weights = make_objectives(method, steps)
             return pairs, weights | {"logits_loss_weight": 0.0}
 
-        monkeypatch.setattr(story, "make_game", without_scores)
+        monkeypatch.setattr(story, "make_objectives", without_scores)
     else:
         monkeypatch.setitem(story.QUICK_STUDENT, "pyramid_width", 10)
     with pytest.raises(SystemExit):
         story.parse_arguments(command)
     printed = capsys.readouterr().err
     assert "records other settings" in printed
-    assert ("games" if changed == "distillation" else "networks") in printed
+    assert ("objectives" if changed == "distillation" else "networks") in printed

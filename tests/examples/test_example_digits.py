@@ -50,24 +50,24 @@ def test_the_whole_story(digits, tmp_path, monkeypatch, capsys):
     results = json.loads((tmp_path / "results.json").read_text())
     table = (tmp_path / "table.md").read_text()
     assert table.split("```")[2].strip() in printed
-    for way, (accuracy,) in results["student_accuracies"].items():
-        assert f"| {way} | {accuracy:.2%} ± 0.00 |" in table
+    for method, (accuracy,) in results["student_accuracies"].items():
+        assert f"| {method} | {accuracy:.2%} ± 0.00 |" in table
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "student" / "saved_model.pb").exists()
 
 
 def test_the_ways_start_from_the_same_weights_and_batches(digits):
-    import four_ways
+    import four_methods
     import keras
 
     train, validation, _ = digits.load_data()
     train = tuple(part[:64] for part in train)
     teacher = digits.make_classifier(digits.TEACHER_FILTERS, "teacher")
 
-    def run(way, seed):
+    def run(method, seed):
         rate = keras.optimizers.SGD(0.0)
-        student, history, _ = four_ways.train_student(
-            way,
+        student, history, _ = four_methods.train_student(
+            method,
             seed,
             teacher,
             lambda: digits.make_classifier(digits.STUDENT_FILTERS, "student"),
@@ -80,7 +80,7 @@ def test_the_ways_start_from_the_same_weights_and_batches(digits):
         )
         return [weight.numpy() for weight in student.trainable_weights], history
 
-    first, labels = run("labels only", 0)
+    first, labels = run("supervised", 0)
     second, ktan = run("KTAN", 0)
     third, _ = run("KTAN", 1)
     for one, other in zip(first, second, strict=True):
@@ -91,12 +91,12 @@ def test_the_ways_start_from_the_same_weights_and_batches(digits):
 
 
 def test_the_table_by_hand(digits):
-    from four_ways import format_table
+    from four_methods import format_table
 
-    table = format_table({"labels only": [0.90, 0.92], "KTAN": [0.94, 0.95]}, teacher_accuracy=0.99)
+    table = format_table({"supervised": [0.90, 0.92], "KTAN": [0.94, 0.95]}, teacher_accuracy=0.99)
     # Gains 4 and 3 points: mean 3.5, sd 0.7071, standard error 0.5; gap 99 - 91 = 8 points.
     assert "| teacher | 99.00% | | |" in table
-    assert "| labels only | 91.00% ± 1.41 | | |" in table
+    assert "| supervised | 91.00% ± 1.41 | | |" in table
     assert "| KTAN | 94.50% ± 0.71 | +3.50 ± 0.50 (standard error) | 44% |" in table
 
 
