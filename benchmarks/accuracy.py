@@ -1,9 +1,10 @@
 """How much each part of KTAN gains: every method of one experiment, seed by seed, and a table.
 
 EXPERIMENT is the name of a file in benchmarks/experiments/, or the path of one: data set,
-teacher, student, budget, seeds and the methods to train the student. All methods have the same first
-weights, the same order of batches and the same number of epochs. Choices are made on validation
-images cut from the train split; the test images are read once, when the last run is finished.
+teacher, student, budget, seeds and the methods to train the student. All methods have the same
+initial weights, the same order of batches and the same number of epochs. Choices are made on
+validation images cut from the train split; the test images are read once, when the last run is
+finished.
 
 Every finished run is one line of OUTPUT/runs.jsonl, and the same command goes on where it was
 stopped. Runs of another version of the code, of other settings or of another teacher are refused.
@@ -17,18 +18,20 @@ import os
 import pathlib
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "examples"))
+# First: it imports Keras without start-up lines.
+from keras_ktan_tasks import startup as startup
 
+# isort: split
 import keras
 from device import describe_device, limit_threads
 from experiment import FOLDER, experiment_names, read_experiment
-from progress import duration, seconds_left
 from report import write_report
-from run_log import RunLog, digest
 from runner import Runner, versions
 from tasks import load_task
 from workers import finished_runs, settings_of_method, started_workers, weights_path
+
+from keras_ktan_tasks.progress import duration, seconds_left
+from keras_ktan_tasks.run_log import RunLog, digest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -67,8 +70,8 @@ def find_run(log, seed, method):
     if run is not None and run["settings"] != settings_of_method(method):
         raise ValueError(
             f"{log.path} holds a run of '{method.name}' with {run['settings']}, now it has "
-            f"{settings_of_method(method)}. Expected the same. Give the method another name, or name "
-            "another --output."
+            f"{settings_of_method(method)}. Expected the same. Give the method another name, or "
+            "name another --output."
         )
     return run
 
@@ -151,8 +154,8 @@ def read_test(runner, plan, output, settings):
     test, name = task.load_test(), f"test_{task.measure}"
     if teacher_left:
         log.append({"method": "teacher", name: task.score(runner.teacher, test)})
-    student = runner.make_student()
     for seed, method in left:
+        student = runner.make_student(method)
         student.load_weights(weights_path(output, seed, method))
         log.append({"method": method.name, "seed": seed, name: task.score(student, test)})
 
@@ -164,7 +167,9 @@ def main(argv=None):
     parser.add_argument(
         "experiment", help=f"one of {', '.join(experiment_names())}, or a path of a TOML file"
     )
-    parser.add_argument("--seeds", type=int, help="runs of each method (default: what the file says)")
+    parser.add_argument(
+        "--seeds", type=int, help="runs of each method (default: what the file says)"
+    )
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="only these (default: all)")
     parser.add_argument(
         "--read-test",

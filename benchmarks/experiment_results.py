@@ -1,16 +1,12 @@
 """What an experiment's folder holds, and differences between its methods.
 
-Differences are paired by seed: the same first weights and the same batches on both sides. Their
+Differences are paired by seed: the same initial weights and the same batches on both sides. Their
 95 % interval is Student's t, which takes the differences for normal.
 """
 
 import json
-import pathlib
-import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "examples"))
-
-from paired_interval import paired_interval
+from keras_ktan_tasks.comparison import paired_interval
 
 BASELINES = ("supervised", "logit_distillation")
 
@@ -29,7 +25,9 @@ def read_runs(folder):
     settings = json.loads((folder / "settings.json").read_text())
     score = measure_of(settings)
     runs = _lines(folder / "runs.jsonl")
-    tests = {(run["method"], run.get("seed")): run for run in _lines(folder / "test" / "runs.jsonl")}
+    tests = {
+        (run["method"], run.get("seed")): run for run in _lines(folder / "test" / "runs.jsonl")
+    }
     # The test images are read when all runs are finished; till then there are validation images.
     is_tested = bool(tests) and all((run["method"], run["seed"]) in tests for run in runs)
     results = {run["method"]: {} for run in runs}
@@ -46,14 +44,15 @@ def read_runs(folder):
 
 
 def measure_of(settings):
-    """What a model is judged by; runs of classifiers from before there was another do not say."""
+    """The measure of the runs; old runs of classifiers do not say."""
     return settings.get("measure", "accuracy")
 
 
 def accuracies_of(results):
     """The accuracies alone of what `read_runs` returned: dict from methods to dicts from seeds."""
     return {
-        method: {seed: value for seed, (value, _) in found.items()} for method, found in results.items()
+        method: {seed: value for seed, (value, _) in found.items()}
+        for method, found in results.items()
     }
 
 

@@ -1,6 +1,6 @@
 """The table and the picture of an experiment that `accuracy.py` ran; of several, one summary.
 
-Differences are paired by seed: the same first weights and the same batches on both sides. Their
+Differences are paired by seed: the same initial weights and the same batches on both sides. Their
 95 % interval is Student's t, which takes the differences for normal.
 """
 
@@ -18,6 +18,8 @@ from experiment_results import (
     read_runs,
 )
 from matplotlib.figure import Figure
+
+from keras_ktan_tasks.comparison import method_title
 
 # How `accuracy.py` reads them; the settings of runs that were made otherwise say so.
 TEST_RULE = "once, when all runs were finished"
@@ -37,7 +39,7 @@ def format_table(settings, measure, results, teacher):
     """
     accuracies = accuracies_of(results)
     headings = ["method", "seeds", f"{measure} {measure_of(settings)}, mean ± sd"]
-    headings += [f"against {base}, 95 % interval" for base in BASELINES]
+    headings += [f"against {method_title(base)}, 95 % interval" for base in BASELINES]
     headings += ["share of the gap closed", "seconds an epoch"]
     lines = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
     lines.append(f"| teacher | 1 | {100 * teacher:.2f} | | | | |")
@@ -45,9 +47,11 @@ def format_table(settings, measure, results, teacher):
     for method, values in accuracies.items():
         numbers = 100 * np.array(list(values.values()))
         spread = f" ± {numbers.std(ddof=1):.2f}" if len(numbers) > 1 else ""
-        row = [method, str(len(numbers)), f"{numbers.mean():.2f}{spread}"]
+        row = [method_title(method), str(len(numbers)), f"{numbers.mean():.2f}{spread}"]
         for base in BASELINES:
-            row.append("" if method == base else format_difference(values, accuracies.get(base, {})))
+            row.append(
+                "" if method == base else format_difference(values, accuracies.get(base, {}))
+            )
         gain, _, count = paired_difference(values, labels)
         paired = [labels[seed] for seed in values if seed in labels]
         gap = teacher - np.mean(paired) if paired else 0.0
@@ -94,9 +98,11 @@ def draw(settings, measure, results, teacher, path):
     methods = list(results)[::-1]  # the first on top
     figure = Figure(figsize=(7.5, 1.2 + 0.34 * len(methods)), layout="constrained")
     axes = figure.subplots()
-    numbers = [100 * np.array([value for value, _ in results[method].values()]) for method in methods]
+    numbers = [
+        100 * np.array([value for value, _ in results[method].values()]) for method in methods
+    ]
     means = [values.mean() for values in numbers]
-    axes.barh(methods, means, color="0.85")
+    axes.barh([method_title(method) for method in methods], means, color="0.85")
     for place, values in enumerate(numbers):
         axes.plot(values, np.full(len(values), place), "o", color="C0", markersize=4, alpha=0.8)
     for base, style in zip(BASELINES, (":", "--"), strict=True):
@@ -157,7 +163,9 @@ def main(argv=None):
         "--summary", type=pathlib.Path, help="write one table of all folders to this file instead"
     )
     instead.add_argument(
-        "--best", type=pathlib.Path, help="write the ten best methods of a search to this file instead"
+        "--best",
+        type=pathlib.Path,
+        help="write the ten best methods of a search to this file instead",
     )
     arguments = parser.parse_args(argv)
     # Here, so that it is no part of the code that `accuracy.py` holds its runs to.

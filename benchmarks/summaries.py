@@ -10,6 +10,8 @@ from experiment_results import (
     read_runs,
 )
 
+from keras_ktan_tasks.comparison import method_title
+
 # Fewer are too few for the summary; the table of an experiment shows them.
 SUMMARY_SEEDS = 5
 
@@ -43,7 +45,8 @@ def format_summary(folders):
             rows.setdefault(method, {})[folder] = cell
     lines = [f"| method | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for method, cells in rows.items():
-        lines.append(f"| {method} | {' | '.join(cells.get(folder, '') for folder in folders)} |")
+        row = [method_title(method), *(cells.get(folder, "") for folder in folders)]
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -87,10 +90,12 @@ def format_best(folders, most=10):
     lines = [f"| method | mean | {' | '.join(titles)} |", "|---" * (len(folders) + 2) + "|"]
     for method in sorted(common, key=mean, reverse=True)[:most]:
         cells = [
-            f"{100 * found[method][0]:+.2f} ({found[method][2]} seed{'s' if found[method][2] > 1 else ''})"
-            for found in differences
+            f"{100 * difference:+.2f} ({count} seed{'s' if count > 1 else ''})"
+            for difference, _, count in (found[method] for found in differences)
         ]
-        lines.append(f"| {method} | {100 * mean(method):+.2f} | {' | '.join(cells)} |")
+        lines.append(
+            f"| {method_title(method)} | {100 * mean(method):+.2f} | {' | '.join(cells)} |"
+        )
     others = sorted({method for found in differences for method in found} - set(common))
     if others:
         lines += ["", f"Not in every experiment: {'; '.join(others)}."]

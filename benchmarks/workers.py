@@ -11,9 +11,10 @@ import signal
 from device import limit_threads
 from experiment import read_experiment
 from orphans import end_with_parent
-from run_log import digest
 from runner import Runner
 from tasks import load_task
+
+from keras_ktan_tasks.run_log import digest
 
 
 def settings_of_method(method):
@@ -92,7 +93,8 @@ def finished_runs(runner, left, output, pool, source):
             yield finished_run(runner, seed, method, output)
         return
     runs = {
-        pool.submit(_run_here, source, seed, method.name, output): (seed, method) for seed, method in left
+        pool.submit(_run_here, source, seed, method.name, output): (seed, method)
+        for seed, method in left
     }
     failed = None
     try:

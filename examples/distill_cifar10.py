@@ -1,10 +1,10 @@
 """Make a small classifier of CIFAR-10 better: four methods, one budget, runs that can be resumed.
 
-A residual teacher is trained, then one small residual student four methods: on the supervised,
-with the teacher's logit distillation, with its feature map, and with all of KTAN. Each finished
-run is one line of OUTPUT/runs.jsonl; the same command with --resume goes on where it stopped.
-Training looks at the validation images only, which are cut from the train split; the test
-images are read once a run, after it.
+A residual teacher is trained, then one small residual student by four methods: supervised,
+logit distillation, feature distillation, and KTAN, which has all terms. Each finished run is one
+line of OUTPUT/runs.jsonl; the same command with --resume goes on where it stopped. Training uses
+the validation images only, which are cut from the train split; the test images are read once a
+run, after it.
 
 The images come through TensorFlow Datasets, which downloads them where they are missing. A
 prepared copy may hold its pixels as JPEG, which is lossy: numbers then differ slightly from
@@ -27,6 +27,7 @@ from keras_ktan import FeaturePair, compression_report
 from keras_ktan.plots import plot_feature_maps, plot_training_curves
 from keras_ktan_tasks.accuracy import accuracy
 from keras_ktan_tasks.cifar10 import halve, load_cifar10, make_training_data, split_train
+from keras_ktan_tasks.comparison import method_title
 from keras_ktan_tasks.progress import EpochReport, duration, seconds_left
 from keras_ktan_tasks.residual_network import make_classifier
 from keras_ktan_tasks.run_log import RunLog, digest
@@ -186,7 +187,7 @@ class KeepDistiller(keras.callbacks.Callback):
 
 def kept(output, method):
     """Where the distiller of a method's first seed is kept."""
-    return output / f"distiller_{method.replace(' ', '_')}.keras"
+    return output / f"distiller_{method}.keras"
 
 
 def draw_maps(output, images):
@@ -233,7 +234,7 @@ def run_students(arguments, log, teacher, make_student, make_data, validation_da
     if len(left) < len(plan):
         print(f"{len(plan) - len(left)} of {len(plan)} runs are finished already", flush=True)
     for index, (seed, method) in enumerate(left, start=1):
-        callbacks = [EpochReport(f"seed {seed}, {method}")]
+        callbacks = [EpochReport(f"seed {seed}, {method_title(method)}")]
         if seed == 0 and method in (WITHOUT, WITH):
             callbacks.append(KeepDistiller(kept(arguments.output, method)))
         student, history, seconds = train_student(
@@ -266,7 +267,7 @@ def run_students(arguments, log, teacher, make_student, make_data, validation_da
         )
         waiting = [later for _, later in left[index:]]
         print(
-            f"[{len(plan) - len(waiting)}/{len(plan)}] seed {seed}, {method}: "
+            f"[{len(plan) - len(waiting)}/{len(plan)}] seed {seed}, {method_title(method)}: "
             f"{history['val_accuracy'][-1]:.2%} on the validation images, {duration(seconds)}; "
             + (f"about {duration(seconds_left(log.runs, waiting))} left" if waiting else "done"),
             flush=True,
@@ -328,7 +329,7 @@ def main(argv=None):
     (output / "table.md").write_text(f"```\n{report}\n```\n\n{heading}\n\n{table}\n")
     picture = output / "curves.png"
     plot_training_curves(
-        {method: [run["history"] for run in found] for method, found in runs.items()},
+        {method_title(method): [run["history"] for run in found] for method, found in runs.items()},
         picture,
         title="One small student, four methods (CIFAR-10, validation images)",
         baseline=("teacher", teacher_validation),

@@ -1,8 +1,8 @@
 """Make a small object detector better: four methods, one budget, runs that can be resumed.
 
-A compact FCOS detector is trained as the teacher, then one that is many times smaller four methods:
-on the supervised, with the teacher's logit distillation of every position, with its feature maps,
-and by KTAN: scores, maps and discriminator. The pictures come from a TFDS data set with the
+A compact FCOS detector is trained as the teacher, then one that is many times smaller by four
+methods: supervised, logit distillation of every position's scores, feature distillation, and
+KTAN, which has all terms. The pictures come from a TFDS data set with the
 features of `voc`; with --quick they are drawn shapes. A part of the train split is cut off for
 tuning; the validation split is read once a run, after it.
 
@@ -21,7 +21,7 @@ import time
 # First: it imports Keras without start-up lines.
 from common.command_line import require, whole_number
 from common.detection_report import draw_detections, export_with_decoding, format_results
-from common.four_methods import METHODS, check_saved_model, title
+from common.four_methods import METHODS, check_saved_model
 
 # isort: split
 import keras
@@ -31,7 +31,14 @@ import tensorflow as tf
 import keras_ktan
 from keras_ktan import FeaturePair, KTANDistiller, TeacherCache, TeacherToStudent
 from keras_ktan_tasks.compact_detector import CompactDetector
-from keras_ktan_tasks.detection import VIEWS_SEED, describe_losses, evaluate, make_optimizer
+from keras_ktan_tasks.comparison import method_title
+from keras_ktan_tasks.detection import (
+    LOGITS_ARGUMENTS,
+    VIEWS_SEED,
+    describe_losses,
+    evaluate,
+    make_optimizer,
+)
 from keras_ktan_tasks.detection_data import (
     SHAPE_NAMES,
     as_network_input,
@@ -162,8 +169,7 @@ def train_student(teacher, make_student, data, seed, epochs, steps, objectives, 
         student,
         pairs,
         **{
-            "logits_output": "score_logits",
-            "logits_activation": "sigmoid",
+            **LOGITS_ARGUMENTS,
             "temperature": TEMPERATURE,
             **arguments,
         },
@@ -364,7 +370,7 @@ def run_students(arguments, log, teacher, make_student, data, parts, steps):
     if len(left) < len(plan):
         print(f"{len(plan) - len(left)} of {len(plan)} runs are finished already", flush=True)
     for index, (seed, method) in enumerate(left, start=1):
-        label = f"seed {seed}, {title(method)}"
+        label = f"seed {seed}, {method_title(method)}"
         student, history, seconds = train_student(
             teacher,
             make_student,
@@ -400,7 +406,7 @@ def student_path(output, method, seed):
     """Where a run's student is kept."""
     folder = output / "students"
     folder.mkdir(exist_ok=True)
-    return folder / f"{method.replace(' ', '_')}_{seed}.keras"
+    return folder / f"{method}_{seed}.keras"
 
 
 def title_of(dataset):
@@ -457,16 +463,20 @@ def show(arguments, log, teacher, students, parts):
     shown = np.arange(min(3, len(validation)))
     for method in dict.fromkeys((arguments.methods[0], arguments.methods[-1])):
         found = students[method].predict(images[shown], verbose=0)
-        columns[f"student: {title(method)}"] = {**found, "boxes": found["boxes"] / [*size, *size]}
+        columns[f"student: {method_title(method)}"] = {
+            **found,
+            "boxes": found["boxes"] / [*size, *size],
+        }
     picture = output / "detections.png"
     draw_detections(validation.images[shown], columns, names, picture)
     difference = check_saved_model(output / "student", shipped, images[:16])
     if difference > 1e-3:  # pixels
         raise SystemExit(f"The SavedModel differs from the student by {difference:.2g}.")
     print(
-        f"SavedModel of the student ({title(arguments.methods[-1])}), decoding inside: "
-        f"{output / 'student'}; reloaded in a fresh process without keras_ktan, its boxes agree (largest difference "
-        f"{difference:.1e}).\nPicture: {picture}; all numbers: {output / 'results.json'}"
+        f"SavedModel of the student ({method_title(arguments.methods[-1])}), decoding inside: "
+        f"{output / 'student'}; reloaded in a fresh process without keras_ktan, its boxes agree "
+        f"(largest difference {difference:.1e}).\n"
+        f"Picture: {picture}; all numbers: {output / 'results.json'}"
     )
 
 

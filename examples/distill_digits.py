@@ -14,7 +14,7 @@ import platform
 
 # First: it imports Keras without start-up lines.
 from common.command_line import require, whole_number
-from common.four_methods import METHODS, check_saved_model, format_table, title, train_student
+from common.four_methods import METHODS, check_saved_model, format_table, train_student
 
 # isort: split
 import keras
@@ -23,6 +23,7 @@ import keras_ktan
 from keras_ktan import FeaturePair, compression_report
 from keras_ktan.plots import plot_training_curves
 from keras_ktan_tasks.accuracy import accuracy
+from keras_ktan_tasks.comparison import method_title
 from keras_ktan_tasks.digits import (
     BATCH_SIZE,
     EPOCHS,
@@ -87,7 +88,7 @@ def main():
             histories[method].append(history)
             done += 1
             print(
-                f"[{done}/{total}] seed {seed}, {title(method)}: "
+                f"[{done}/{total}] seed {seed}, {method_title(method)}: "
                 f"{history['val_accuracy'][-1]:.2%} on the validation part, {seconds:.0f} s",
                 flush=True,
             )
@@ -119,7 +120,7 @@ def main():
     )
     picture = arguments.output / "curves.png"
     plot_training_curves(
-        {title(method): runs for method, runs in histories.items()},
+        {method_title(method): runs for method, runs in histories.items()},
         picture,
         title="One small student, four methods (digits, validation part)",
         baseline=("teacher", accuracy(teacher, validation)),

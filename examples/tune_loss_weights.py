@@ -21,7 +21,8 @@ import numpy as np
 
 from keras_ktan import FeaturePair
 from keras_ktan.tuner import KTANHyperModel, best_student
-from keras_ktan_tasks.accuracy import accuracy, mean_and_deviation
+from keras_ktan_tasks.accuracy import accuracy
+from keras_ktan_tasks.comparison import mean_and_deviation, paired_interval
 from keras_ktan_tasks.digits import (
     BATCH_SIZE,
     EPOCHS,
@@ -32,7 +33,6 @@ from keras_ktan_tasks.digits import (
     make_optimizer,
     train_teacher,
 )
-from keras_ktan_tasks.paired_interval import paired_interval
 
 # What is searched. Adam hardly sees a factor common to all weights: that of the labels stays 1.
 SEARCH_SPACE = {
@@ -117,7 +117,7 @@ def conclusion(found, plain):
 
     Args:
         found: Test accuracies with the settings found, one a seed.
-        plain: Those with labels and logit distillation, same seeds.
+        plain: Those by logit distillation, same seeds.
 
     Returns:
         A string.

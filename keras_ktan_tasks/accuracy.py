@@ -1,4 +1,4 @@
-"""Accuracy of a classifier, and the mean of several runs."""
+"""Accuracy of a classifier."""
 
 import keras
 import numpy as np
@@ -24,8 +24,3 @@ def accuracy(model, data, batch_size=256):
         predicted = np.argmax(keras.ops.convert_to_numpy(logits), axis=-1)
         correct += int(np.sum(predicted == labels[start : start + batch_size]))
     return correct / len(labels)
-
-
-def mean_and_deviation(values):
-    """Mean and sample standard deviation; the deviation of one value is 0."""
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

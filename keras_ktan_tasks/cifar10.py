@@ -1,4 +1,4 @@
-"""CIFAR-10 for the examples: loaded, halved, cut into parts, augmented."""
+"""CIFAR-10: loaded, halved, split, augmented."""
 
 import keras
 import numpy as np
@@ -70,13 +70,14 @@ def split_train(train, train_images, validation_images):
     return [(images[part], labels[part].astype("int32")) for part in parts]
 
 
-def augment(images, seed, crops):
+def augment(images, seed, crops, mirrors=True):
     """Mirror half of the images and shift each by up to an eighth of its size.
 
     Args:
         images: Tensor `(batch, size, size, channels)`.
         seed: Integer tensor of shape `(2,)`; the same seed gives the same images.
         crops: Whether to shift. The border is filled with the image's own reflection.
+        mirrors: Whether to mirror.
 
     Returns:
         Tensor of the same shape and type.
@@ -84,8 +85,9 @@ def augment(images, seed, crops):
     import tensorflow as tf
 
     draws = tf.random.stateless_uniform((tf.shape(images)[0], 3), seed)
-    is_mirrored = (draws[:, 0] < 0.5)[:, None, None, None]
-    images = tf.where(is_mirrored, images[:, :, ::-1], images)
+    if mirrors:
+        is_mirrored = (draws[:, 0] < 0.5)[:, None, None, None]
+        images = tf.where(is_mirrored, images[:, :, ::-1], images)
     if crops:
         size = images.shape[1]
         margin = size // 8
@@ -98,7 +100,7 @@ def augment(images, seed, crops):
     return images
 
 
-def make_training_data(images, labels, batch_size, seed, crops):
+def make_training_data(images, labels, batch_size, seed, crops, mirrors=True):
     """Shuffled, augmented batches that are new in each epoch and the same for each seed.
 
     A data set counts its epochs, so each run needs one of its own.
@@ -109,6 +111,7 @@ def make_training_data(images, labels, batch_size, seed, crops):
         batch_size: Int.
         seed: Int. It becomes Keras's and TensorFlow's global seed.
         crops: See `augment`.
+        mirrors: See `augment`.
 
     Returns:
         A `tf.data.Dataset` of `(images, labels)`, images as float32 from 0 to 255.
@@ -122,7 +125,7 @@ def make_training_data(images, labels, batch_size, seed, crops):
         images, labels = tf.constant(images), tf.constant(labels)
 
     def load(indices, augmentation_seed):
-        batch = augment(tf.gather(images, indices), augmentation_seed, crops)
+        batch = augment(tf.gather(images, indices), augmentation_seed, crops, mirrors)
         return tf.cast(batch, tf.float32), tf.gather(labels, indices)
 
     count = len(labels)

@@ -1,4 +1,4 @@
-"""Pictures with boxes for the detection example: loaded, scaled, augmented, batched.
+"""Pictures with boxes: loaded, scaled, augmented, batched.
 
 Boxes are `(ymin, xmin, ymax, xmax)` everywhere: as shares of the picture where it is kept, in
 pixels of the network's input where it is trained on. A picture's boxes are padded to a fixed

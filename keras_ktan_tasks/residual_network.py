@@ -3,7 +3,7 @@
 import keras
 
 
-def make_classifier(image_size, depth, width, name):
+def make_classifier(image_size, depth, width, name, classes=10):
     """A residual network of three stages; the second and the third halve the map.
 
     Args:
@@ -11,6 +11,7 @@ def make_classifier(image_size, depth, width, name):
         depth: Residual blocks a stage.
         width: Channels of the first stage; each further stage has twice as many.
         name: The model's name.
+        classes: Number of logits.
 
     Returns:
         A `keras.Model` from pixels of 0 to 255 to logits. Its stages end in the ReLUs `"stage_1"`,
@@ -37,4 +38,4 @@ def make_classifier(image_size, depth, width, name):
             is_last = block == depth - 1
             hidden = keras.layers.ReLU(name=output_name if is_last else None)(hidden)
     hidden = keras.layers.GlobalAveragePooling2D()(hidden)
-    return keras.Model(inputs, keras.layers.Dense(10, name="logits")(hidden), name=name)
+    return keras.Model(inputs, keras.layers.Dense(classes, name="logits")(hidden), name=name)

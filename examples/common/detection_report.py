@@ -6,9 +6,8 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from common.four_methods import title
 from keras_ktan import compression_report, export_student
-from keras_ktan_tasks.accuracy import mean_and_deviation
+from keras_ktan_tasks.comparison import mean_and_deviation, method_title
 
 COLOURS = ("limegreen", "tab:blue", "tab:red", "gold", "tab:purple")
 
@@ -60,7 +59,7 @@ def format_results(results, costs, teacher, student, class_names):
     ]
     base = results.get("supervised")
     for method, found in results.items():
-        row = f"| {title(method)} |"
+        row = f"| {method_title(method)} |"
         for name in names:
             mean, deviation = mean_and_deviation([100 * run[name] for run in found])
             row += f" {mean:.1f} |" if method == "teacher" else f" {mean:.1f} ± {deviation:.1f} |"

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_ktan import KTANDistiller
-from keras_ktan_tasks.accuracy import mean_and_deviation
+from keras_ktan_tasks.comparison import mean_and_deviation, method_title
 
 # From each method to the terms that it adds to the labelled loss: logits, features, adversary.
 METHODS = {
@@ -23,11 +23,6 @@ METHODS = {
 }
 # Chosen on validation images of the digits: benchmarks/results/README.md.
 ADVERSARY_WEIGHT = 0.02
-
-
-def title(method):
-    """A method's name as tables and pictures show it."""
-    return method.replace("_", " ")
 
 
 def loss_weights(method, steps, feature_weight=None):
@@ -150,7 +145,7 @@ def format_table(accuracies, teacher_accuracy):
     gap = teacher_accuracy - base.mean()
     for method, values in accuracies.items():
         mean, deviation = mean_and_deviation(values)
-        row = f"| {title(method)} | {mean:.2%} ± {100 * deviation:.2f} |"
+        row = f"| {method_title(method)} | {mean:.2%} ± {100 * deviation:.2f} |"
         if method == "supervised" or "supervised" not in accuracies:
             row += " | |"
         else:

@@ -1,4 +1,4 @@
-"""How sure a difference between two methods is, when both ran with the same seeds."""
+"""Several runs of a method: mean, deviation, and the paired difference to another method."""
 
 import numpy as np
 from scipy import stats  # scikit-learn brings it
@@ -19,3 +19,13 @@ def paired_interval(differences):
         return float(differences.mean()), float("nan")
     error = differences.std(ddof=1) / np.sqrt(count)
     return float(differences.mean()), float(stats.t.ppf(0.975, count - 1) * error)
+
+
+def mean_and_deviation(values):
+    """Mean and sample standard deviation; the deviation of one value is 0."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def method_title(method):
+    """A method's name as tables and pictures show it."""
+    return method.replace("_", " ")
