@@ -135,9 +135,7 @@ class Experiment:
 
 def experiment_names():
     """Names of the files in `experiments/` that are experiments."""
-    return sorted(
-        path.stem for path in FOLDER.glob("*.toml") if "title" in tomllib.loads(path.read_text())
-    )
+    return sorted(path.stem for path in FOLDER.glob("*.toml") if "title" in _read(path))
 
 
 def read_experiment(path):
@@ -145,7 +143,8 @@ def read_experiment(path):
 
     Args:
         path: `pathlib.Path` of a TOML file. Its `methods` is a table of methods, or a list of
-            names of other TOML files beside it that are such tables.
+            names of other TOML files beside it that are such tables. Its `base` names a file
+            beside it for what it leaves out.
 
     Returns:
         An `Experiment`.
@@ -153,7 +152,7 @@ def read_experiment(path):
     Raises:
         ValueError: If the file holds an unknown name or value.
     """
-    content = tomllib.loads(path.read_text())
+    content = _read(path)
     methods = content.pop("methods")
     if isinstance(methods, list):
         tables = [tomllib.loads((path.parent / name).read_text()) for name in methods]
@@ -164,6 +163,13 @@ def read_experiment(path):
     for method in methods:
         _validate(method, path)
     return _make(Experiment, path, {**content, "methods": methods})
+
+
+def _read(path):
+    """The content of a file, with that of its base below it."""
+    content = tomllib.loads(path.read_text())
+    base = content.pop("base", None)
+    return content if base is None else {**_read(path.parent / base), **content}
 
 
 def _validate(method, path):

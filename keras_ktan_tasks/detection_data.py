@@ -86,6 +86,8 @@ def load_pictures(dataset, split, size, data_dir=None):
     images, boxes, labels = [], [], []
     for example in builder.as_dataset(split=split):
         image = tf.image.resize(example["image"], size, method="area")
+        if image.shape[-1] == 1:
+            image = tf.image.grayscale_to_rgb(image)
         images.append(tf.cast(tf.round(image), tf.uint8).numpy())
         boxes.append(example["objects"]["bbox"].numpy())
         labels.append(example["objects"]["label"].numpy())
