@@ -93,13 +93,12 @@ def describe_runs(log, runner):
         log.confirm(name, task.score(runner.teacher, task.validation))
 
 
-def plan_of(experiment, seeds, names):
+def plan_of(experiment, seeds):
     """The runs to do: seed by seed, so that a stopped experiment can be looked at."""
-    methods = [method for method in experiment.methods if names is None or method.name in names]
     return [
         (seed, method)
         for seed in range(experiment.first_seed, experiment.first_seed + seeds)
-        for method in methods
+        for method in experiment.methods
         if method.seeds is None or seed < experiment.first_seed + method.seeds
     ]
 
@@ -210,6 +209,8 @@ def main(argv=None):
     unknown = [name for name in arguments.methods or () if name not in known]
     if unknown:
         parser.error(f"--methods: received {unknown}, expected some of {known}")
+    names = tuple(arguments.methods or known)
+    experiment = experiment.only(names)
     workers, threads = arguments.workers, arguments.threads
     is_tensorflow = keras.backend.backend() == "tensorflow"
     if threads and not is_tensorflow:
@@ -224,7 +225,7 @@ def main(argv=None):
     output = arguments.output or pathlib.Path("runs/accuracy") / path.stem
     task = load_task(experiment, arguments.data_dir)
     settings = settings_of(experiment)
-    plan = plan_of(experiment, seeds, arguments.methods)
+    plan = plan_of(experiment, seeds)
     shared = output.parent / "teachers"
     with contextlib.ExitStack() as stack:
         try:
@@ -243,7 +244,7 @@ def main(argv=None):
         except ValueError as error:
             parser.error(str(error))
         describe_runs(log, runner)
-        source = (path, arguments.data_dir, shared, arguments.teacher, weights)
+        source = (path, names, arguments.data_dir, shared, arguments.teacher, weights)
         run_students(runner, plan, left, log, output, workers, pool, source)
     if experiment.read_test and (arguments.methods is None or arguments.read_test):
         read_test(runner, plan, output, settings)

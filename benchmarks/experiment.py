@@ -132,6 +132,11 @@ class Experiment:
     data: dict = dataclasses.field(default_factory=dict)
     slim: dict = dataclasses.field(default_factory=dict)
 
+    def only(self, names):
+        """The same experiment with these methods alone."""
+        methods = tuple(method for method in self.methods if method.name in names)
+        return dataclasses.replace(self, methods=methods)
+
 
 def experiment_names():
     """Names of the files in `experiments/` that are experiments."""

@@ -111,9 +111,11 @@ class Runner:
             self.cache.fill(task.train[0], verbose=verbose)
 
     def _cached_layers(self):
-        """The teacher's layers that any method pairs."""
-        layers = {layer for method in self.experiment.methods for layer in method.layers}
+        """The teacher's layers whose maps any method needs."""
+        layers = set()
         for method in self.experiment.methods:
+            if method.feature or method.adversarial:
+                layers |= method.layers.keys()
             if method.defaults:
                 layers |= set(KTANDistiller(self.teacher, self.make_student(method)).teacher_paths)
         return sorted(layers)

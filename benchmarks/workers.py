@@ -124,17 +124,18 @@ def _prepare_process(threads):
 
 
 @functools.cache
-def _make_runner(path, data_dir, shared, teacher, weights):
+def _make_runner(path, names, data_dir, shared, teacher, weights):
     """This process's own `Runner`.
 
     Args:
         path: `pathlib.Path` of the experiment's file.
+        names: Tuple of the methods' names.
         data_dir: Folder of TFDS data sets, or `None`.
         shared: As for `Runner`, like `teacher`.
         teacher: `pathlib.Path` or `None`.
         weights: Digest of the teacher's weights; a worker must not train another one.
     """
-    experiment = read_experiment(path)
+    experiment = read_experiment(path).only(names)
     runner = Runner(experiment, load_task(experiment, data_dir), shared, teacher, verbose=0)
     found = digest(runner.teacher.get_weights())
     if found != weights:

@@ -163,7 +163,7 @@ def draw_windows(count, seed, zoom=(0.7, 1.25), stretch=1.1):
         seed: Integer tensor of shape `(2,)`; the same seed gives the same windows.
         zoom: Least and greatest size of a window as a share of the picture; above 1 the window
             reaches beyond it.
-        stretch: A window's height and width differ by this factor at most, each method.
+        stretch: A window's height and width differ by this factor at most, each way.
 
     Returns:
         Tensor `(count, 4)`: y and x of the window's beginning, y and x of its end, as shares of

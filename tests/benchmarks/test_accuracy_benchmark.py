@@ -33,9 +33,9 @@ filters = [8, 12]
 [student]
 filters = [4, 6]
 
-[methods."supervised"]
+[methods.supervised]
 
-[methods."logit_distillation"]
+[methods.logit_distillation]
 logits = 1.0
 """
 
@@ -44,7 +44,6 @@ logits = 1.0
 def benchmarks_on_path(monkeypatch):
     """The benchmarks import each other as scripts do."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    monkeypatch.syspath_prepend(str(BENCHMARKS.parent / "examples"))
     # Other tests may have put a module of the same name in its place.
     for name in (
         "report",
@@ -90,19 +89,25 @@ def test_a_row_of_the_table_by_hand():
         "supervised": {0: (0.50, 8.0), 1: (0.52, 8.0)},
         "logit_distillation": {0: (0.54, 12.0), 1: (0.58, 20.0)},
     }
-    *_, labels, logits = format_table(SETTINGS, "test", results, 0.61).splitlines()
+    *_, supervised, logits = format_table(SETTINGS, "test", results, 0.61).splitlines()
     # Gains of 4 and 6 points: mean 5, sd √2, t(1 degree) = 12.7062; the gap is 10 points.
     assert logits == (
         "| logit distillation | 2 | 56.00 ± 2.83 | +5.00 (-7.71 to +17.71) |  | 50% | 4.0 |"
     )
-    assert labels == ("| supervised | 2 | 51.00 ± 1.41 |  | -5.00 (-17.71 to +7.71) |  | 2.0 |")
+    assert supervised == ("| supervised | 2 | 51.00 ± 1.41 |  | -5.00 (-17.71 to +7.71) |  | 2.0 |")
 
 
-def test_the_summary_compares_by_logit_distillation_and_leaves_out_ways_with_fewer_seeds(tmp_path):
+def test_the_summary_compares_with_logit_distillation_and_leaves_out_methods_with_fewer_seeds(
+    tmp_path,
+):
     from summaries import format_summary
 
     methods = {"supervised": (0.4, 0.5), "logit_distillation": (0.5, 0.6), "KTAN": (0.51, 0.63)}
-    runs = [(method, seed, value) for method, values in methods.items() for seed, value in enumerate(values)]
+    runs = [
+        (method, seed, value)
+        for method, values in methods.items()
+        for seed, value in enumerate(values)
+    ]
     runs.append(("features", 0, 0.9))
     settings = {"title": "Tiny", "teacher's validation accuracy": 0.7}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
@@ -148,7 +153,12 @@ def test_the_best_ways_of_a_search_by_hand(tmp_path):
     from summaries import format_best
 
     values = {
-        "small": {"logit_distillation": (0.5, 0.6), "a": (0.53, 0.61), "b": (0.52, 0.6), "c": (0.9,)},
+        "small": {
+            "logit_distillation": (0.5, 0.6),
+            "a": (0.53, 0.61),
+            "b": (0.52, 0.6),
+            "c": (0.9,),
+        },
         "large": {
             "logit_distillation": (0.7,),
             "a": (0.66,),
@@ -211,16 +221,16 @@ def test_the_plan_goes_seed_by_seed_and_a_way_may_have_fewer(tiny):
 
     tiny.write_text(TINY.replace("logits = 1.0", "logits = 1.0\nseeds = 1"))
     experiment = read_experiment(tiny)
-    plan = [(seed, method.name) for seed, method in plan_of(experiment, 2, None)]
+    plan = [(seed, method.name) for seed, method in plan_of(experiment, 2)]
     assert plan == [(0, "supervised"), (0, "logit_distillation"), (1, "supervised")]
-    assert len(plan_of(experiment, 2, ["logit_distillation"])) == 1
+    assert len(plan_of(experiment.only(["logit_distillation"]), 2)) == 1
 
 
 @pytest.mark.parametrize(
     ("weight", "at_steps"),
     [
         ("2.0", (2.0, 2.0, 2.0)),
-        ("{ falling = 2.0 }", (2.0, 1.0, 0.0)),  # half a cosine: the middle is half the height
+        ("{ decaying = 2.0 }", (2.0, 1.0, 0.0)),  # half a cosine: the middle is half the height
         ("{ early = 2.0 }", (2.0, 0.0, 0.0)),
     ],
 )
@@ -238,10 +248,12 @@ def test_a_weight_over_the_training(tiny, weight, at_steps):
     ("wrong", "message"),
     [
         ("logits = 1.0\nlogit = 2.0", r"received \['logit'\].*Expected some of"),
-        ("through = 'torchdistill'", "through='torchdistill'.*Expected one of"),
-        ("distillation_loss = 'KLDivergence'", "through='keras_ktan'.*Leave it out"),
+        ("library = 'torchdistill'", "library='torchdistill'.*Expected one of"),
+        ("student = 'tiny'", "student='tiny'.*Expected one of"),
+        ("defaults = true\nfeature = 1.0", "settings beside defaults = true.*Leave"),
+        ("distillation_loss = 'KLDivergence'", "library='keras_ktan'.*Leave it out"),
         (
-            "through = 'keras.distillation'\ndistillation_loss = 'KLDivergenc'",
+            "library = 'keras.distillation'\ndistillation_loss = 'KLDivergenc'",
             "'KLDivergenc'.*Expected a class of keras.losses",
         ),
     ],
@@ -261,37 +273,29 @@ def test_the_committed_experiments_can_be_read_and_the_sizes_differ_in_the_stude
     for name in experiment_names():
         methods = [method.name for method in read_experiment(FOLDER / f"{name}.toml").methods]
         assert len(set(methods)) == len(methods) > 1
-    for size in (16, 32):
-        small, large = (
-            tomllib.loads((FOLDER / f"cifar10_{size}_{name}.toml").read_text())
-            for name in ("small", "large")
-        )
-        different = {name for name in small | large if small.get(name) != large.get(name)}
-        assert different <= {"title", "student", "epochs", "teacher_epochs"}
-        # So they share their teacher.
-        assert len({data.get("teacher_epochs", data["epochs"]) for data in (small, large)}) == 1
+    small, large = (
+        tomllib.loads((FOLDER / f"cifar10_16_{name}.toml").read_text())
+        for name in ("small", "large")
+    )
+    different = {name for name in small | large if small.get(name) != large.get(name)}
+    assert different <= {"title", "student", "epochs"}  # so they share their teacher
 
 
-def test_experiments_with_another_budget_differ_in_it_alone():
+def test_an_experiment_takes_what_it_leaves_out_from_its_base():
     from experiment import FOLDER, read_experiment
 
-    usual_methods, short_methods = (
-        {method.name: dataclasses.replace(method, seeds=None) for method in read_experiment(file).methods}
-        for file in (FOLDER / "cifar10_16_small.toml", FOLDER / "cifar10_16_small_15.toml")
+    base, second = (
+        read_experiment(FOLDER / f"recipe_cifar10_16_small{name}.toml")
+        for name in ("", "_teacher_2")
     )
-    for name in usual_methods.keys() & short_methods.keys():
-        assert usual_methods[name] == short_methods[name]
-    for epochs in (15, 120):
-        usual, other = (
-            tomllib.loads((FOLDER / f"cifar10_16_small{name}.toml").read_text())
-            for name in ("", f"_{epochs}")
-        )
-        different = {name for name in usual if usual[name] != other[name]}
-        assert different <= {"title", "methods", "epochs", "seeds"} and other["epochs"] == epochs
+    assert base.teacher_seed != second.teacher_seed
+    assert dataclasses.replace(second, title=base.title, teacher_seed=base.teacher_seed) == base
+    # Of two files, the nearer one counts.
+    assert base.epochs == 30 and read_experiment(FOLDER / "cifar10_16_small.toml").epochs == 60
 
 
-def test_labels_only_is_plain_training_of_the_student(tiny, tmp_path):
-    """Also through the cache: so no method has another order, other views or other first weights."""
+def test_supervised_is_plain_training_of_the_student(tiny, tmp_path):
+    """Also through the cache: all methods have the same order, views and initial weights."""
     from experiment import read_experiment
     from runner import Runner
     from tasks import load_task
@@ -319,10 +323,10 @@ def test_keras_own_distiller_can_be_given_a_loss_that_takes_probabilities(tiny, 
     from runner import Runner
     from tasks import load_task
 
-    through = 'through = "keras.distillation"\ntemperature = 2.0'
+    library = 'library = "keras.distillation"\ntemperature = 2.0'
     tiny.write_text(
-        TINY.replace("logits = 1.0", f'{through}\ndistillation_loss = "KLDivergence"')
-        + f"\n[methods.default]\n{through}"
+        TINY.replace("logits = 1.0", f'{library}\ndistillation_loss = "KLDivergence"')
+        + f"\n[methods.default]\n{library}"
     )
     experiment = read_experiment(tiny)
     runner = Runner(experiment, load_task(experiment), tmp_path / "teachers")
@@ -340,7 +344,7 @@ def test_keras_own_distiller_can_be_given_a_loss_that_takes_probabilities(tiny, 
 def test_a_teacher_may_see_other_images_than_the_students(tiny, tmp_path):
     import tensorflow as tf
     from experiment import read_experiment
-    from runner import TEACHER_SEED, Runner
+    from runner import Runner
     from tasks import load_task
 
     tiny.write_text("teacher_augmented = true\n" + TINY)
@@ -358,10 +362,10 @@ def test_a_teacher_may_see_other_images_than_the_students(tiny, tmp_path):
         factor: Runner(experiment, darkened(factor), tmp_path / "teachers").teacher
         for factor in (0.5, 0.25)
     }
-    keras.utils.set_random_seed(TEACHER_SEED)
+    keras.utils.set_random_seed(experiment.teacher_seed)
     expected = task.make_model(experiment.teacher, "teacher")
     steps = Runner(experiment, darkened(0.5), tmp_path / "teachers")
-    data = darkened(0.5).make_augmented(experiment.batch_size, TEACHER_SEED)
+    data = darkened(0.5).make_augmented(experiment.batch_size, experiment.teacher_seed)
     expected.compile(
         steps.make_optimizer(experiment.teacher_learning_rate, 4), loss=loss_from_logits()
     )
@@ -378,8 +382,10 @@ def test_runs_side_by_side_are_those_that_come_one_after_another_though_one_fail
     from tasks import load_task
     from workers import settings_of_method, weights_path
 
-    impossible = "[methods.impossible]\nadversarial = 0.1\ndiscriminator = { noise_stddev = -1.0 }\n"
-    tiny.write_text(TINY.replace('[methods."supervised"]', impossible + '[methods."supervised"]'))
+    impossible = (
+        "[methods.impossible]\nadversarial = 0.1\ndiscriminator = { noise_stddev = -1.0 }\n"
+    )
+    tiny.write_text(TINY.replace("[methods.supervised]", impossible + "[methods.supervised]"))
     output = tmp_path / "output"
     # As it is typed: TensorFlow's threads are settled before it starts.
     command = [sys.executable, str(BENCHMARKS / "accuracy.py"), str(tiny), "--output", str(output)]
@@ -505,8 +511,9 @@ def test_an_experiment_runs_once_reads_the_test_at_the_end_and_refuses_a_mixture
 def test_a_given_teacher_is_taken_as_it_is_and_named_in_the_settings(tiny, tmp_path, capsys):
     import accuracy
     from experiment import read_experiment
-    from run_log import digest
     from tasks import load_task
+
+    from keras_ktan_tasks.run_log import digest
 
     experiment = read_experiment(tiny)
     teacher = load_task(experiment).make_model(experiment.teacher, "teacher")
@@ -559,20 +566,21 @@ pyramid_width = 4
 [methods.KTAN]
 logits = 10.0
 temperature = 1.0
-feature = { falling = 0.3 }
-adversarial = { falling = 0.001 }
+feature = { decaying = 0.3 }
+adversarial = { decaying = 0.001 }
 layers = { box_head_P3 = "student_head" }
 """
 
 
-def test_detectors_are_judged_by_their_average_precision(tmp_path):
+def test_detectors_are_measured_by_their_average_precision(tmp_path):
     import accuracy
     import tensorflow as tf
-    from detection_data import SHAPE_NAMES, make_shapes, split_pictures
-    from distill_detector import evaluate
     from experiment import read_experiment
     from tasks import load_task
     from workers import weights_path
+
+    from keras_ktan_tasks.detection import evaluate
+    from keras_ktan_tasks.detection_data import SHAPE_NAMES, make_shapes, split_pictures
 
     path, output = tmp_path / "shapes.toml", tmp_path / "output"
     path.write_text(DETECTION)

@@ -1,19 +1,17 @@
-"""The main job of the README, at a tiny size."""
+"""The digits example, at a tiny size."""
 
 import json
-import pathlib
 import sys
 
 import numpy as np
 import pytest
 
-EXAMPLES = pathlib.Path(__file__).parent.parent.parent / "examples"
+from keras_ktan_tasks.comparison import method_title
 
 
 @pytest.fixture
-def digits(monkeypatch):
+def digits():
     pytest.importorskip("sklearn", reason="the digits ship with scikit-learn (extra: examples)")
-    monkeypatch.syspath_prepend(str(EXAMPLES))
     import distill_digits
 
     return distill_digits
@@ -35,12 +33,49 @@ def test_the_split_has_no_image_twice(digits):
 
 
 def test_the_student_is_small_enough(digits):
-    teacher = digits.make_classifier(digits.TEACHER_FILTERS, "teacher")
-    student = digits.make_classifier(digits.STUDENT_FILTERS, "student")
+    from keras_ktan_tasks.digits import STUDENT_FILTERS, TEACHER_FILTERS, make_classifier
+
+    teacher = make_classifier(TEACHER_FILTERS, "teacher")
+    student = make_classifier(STUDENT_FILTERS, "student")
     assert teacher.count_params() == 56874
     assert teacher.count_params() >= 20 * student.count_params()
 
 
+def test_a_short_run_writes_what_it_prints(digits, tmp_path, monkeypatch, capsys, eager):
+    parts = [tuple(part[:64] for part in data) for data in digits.load_data()]
+    monkeypatch.setattr(digits, "load_data", lambda: parts)
+    # Exporting, and reading in a process of its own, is in the whole story.
+    monkeypatch.setattr(digits.keras.Model, "export", lambda *arguments, **more: None)
+    monkeypatch.setattr(digits, "check_saved_model", lambda *arguments: 0.0)
+    arguments = ["distill_digits.py", "--seeds", "1", "--epochs", "1", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    digits.main()
+    table = (tmp_path / "table.md").read_text()
+    assert table.split("```")[2].strip() in capsys.readouterr().out
+    accuracies = json.loads((tmp_path / "results.json").read_text())["student_accuracies"]
+    assert list(accuracies) == ["supervised", "logit_distillation", "feature_distillation", "KTAN"]
+    for method, (accuracy,) in accuracies.items():
+        assert f"| {method_title(method)} | {accuracy:.2%} ± 0.00 |" in table
+
+
+@pytest.mark.parametrize("missing", ["module", "folder"])
+def test_what_is_missing_is_said_before_the_training(
+    missing, digits, tmp_path, monkeypatch, capsys
+):
+    output = tmp_path / "output"
+    if missing == "module":
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+    else:
+        output.write_text("a file")
+    monkeypatch.setattr(sys, "argv", ["distill_digits.py", "--output", str(output)])
+    monkeypatch.setattr(digits, "train_teacher", None)  # a call would fail
+    with pytest.raises(SystemExit):
+        digits.main()
+    expected = {"module": 'pip install -e ".[all]"', "folder": "cannot write to"}[missing]
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_the_whole_story(digits, tmp_path, monkeypatch, capsys):
     arguments = ["distill_digits.py", "--seeds", "1", "--epochs", "2", "--output", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", arguments)
@@ -51,18 +86,20 @@ def test_the_whole_story(digits, tmp_path, monkeypatch, capsys):
     table = (tmp_path / "table.md").read_text()
     assert table.split("```")[2].strip() in printed
     for method, (accuracy,) in results["student_accuracies"].items():
-        assert f"| {method} | {accuracy:.2%} ± 0.00 |" in table
+        assert f"| {method_title(method)} | {accuracy:.2%} ± 0.00 |" in table
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "student" / "saved_model.pb").exists()
 
 
-def test_the_ways_start_from_the_same_weights_and_batches(digits):
-    import four_methods
+def test_the_methods_start_from_the_same_weights_and_batches(digits):
     import keras
+    from common import four_methods
+
+    from keras_ktan_tasks.digits import STUDENT_FILTERS, TEACHER_FILTERS, make_classifier
 
     train, validation, _ = digits.load_data()
     train = tuple(part[:64] for part in train)
-    teacher = digits.make_classifier(digits.TEACHER_FILTERS, "teacher")
+    teacher = make_classifier(TEACHER_FILTERS, "teacher")
 
     def run(method, seed):
         rate = keras.optimizers.SGD(0.0)
@@ -70,7 +107,7 @@ def test_the_ways_start_from_the_same_weights_and_batches(digits):
             method,
             seed,
             teacher,
-            lambda: digits.make_classifier(digits.STUDENT_FILTERS, "student"),
+            lambda: make_classifier(STUDENT_FILTERS, "student"),
             train,
             tuple(part[:32] for part in validation),
             1,
@@ -91,7 +128,7 @@ def test_the_ways_start_from_the_same_weights_and_batches(digits):
 
 
 def test_the_table_by_hand(digits):
-    from four_methods import format_table
+    from common.four_methods import format_table
 
     table = format_table({"supervised": [0.90, 0.92], "KTAN": [0.94, 0.95]}, teacher_accuracy=0.99)
     # Gains 4 and 3 points: mean 3.5, sd 0.7071, standard error 0.5; gap 99 - 91 = 8 points.

@@ -1,6 +1,5 @@
-"""The detection example's parts: boxes that move with pixels, the detector, its AP."""
+"""The detectors of the examples and benchmarks: boxes that move with pixels, loss, AP."""
 
-import pathlib
 import types
 
 import numpy as np
@@ -8,34 +7,30 @@ import pytest
 import tensorflow as tf
 from helpers import as_tensor, gradients, to_numpy
 
-EXAMPLES = pathlib.Path(__file__).parent.parent.parent / "examples"
 LN2 = np.log(2.0)
-# A pixel is red if its centre lies in the box: half a pixel each method. Where colours have changed,
+# A pixel is red if its centre lies in the box: half a pixel each way. Where colours have changed,
 # the limit is no longer half of red: 0.2 of a source pixel more, seen at up to 1.5 times its size.
 AFTER_COLOURS = 0.8
 
 
 @pytest.fixture
-def data(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    import detection_data
+def data():
+    from keras_ktan_tasks import detection_data
 
     return detection_data
 
 
 @pytest.fixture
-def detector(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    import compact_detector
+def detector():
+    from keras_ktan_tasks import compact_detector
 
     return compact_detector
 
 
 @pytest.fixture
-def average_precision(monkeypatch):
+def average_precision():
     pytest.importorskip("pycocotools", reason="AP is pycocotools' (extra: detection, or dev)")
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    import detection_metrics
+    from keras_ktan_tasks import detection_metrics
 
     return detection_metrics.average_precision
 
@@ -74,14 +69,14 @@ def test_a_box_stays_on_its_object_in_every_window(data):
     windows = windows.numpy()
     mirrored = windows[:, :2] > windows[:, 2:]
     sizes = abs(windows[:, 2:] - windows[:, :2])
-    # All kinds of windows are among them: four methods to mirror, closer and farther, off the edge.
+    # All kinds of windows are among them: four ways to mirror, closer and farther, off the edge.
     assert {tuple(kind) for kind in mirrored} == {(a, b) for a in (0, 1) for b in (0, 1)}
     assert sizes.min() < 0.8 and sizes.max() > 1.1 and windows.min() < -0.05
     kept = 0
     for image, box, label in zip(seen, boxes.numpy()[:, 0], labels.numpy()[:, 0], strict=True):
         if label == 0:
             kept += 1
-            # A pixel is red if its centre lies in the box: half a pixel each method, and a
+            # A pixel is red if its centre lies in the box: half a pixel each way, and a
             # little for sides of which interpolation between four pixels rounds the corners.
             np.testing.assert_allclose(extent_of_red(image), box, atol=0.6)
     assert kept > 40
@@ -397,18 +392,6 @@ def test_predictions_are_decoded_and_a_detector_comes_back_from_its_file(detecto
         np.testing.assert_array_equal(value, loaded(images)[name])
     with pytest.raises(ValueError, match="multiples of 16"):
         detector.CompactDetector((16, 30), 2, (4, 4, 4, 4), 4)
-
-
-def test_the_pyramid_and_the_sizes_are_those_asked_for(detector, monkeypatch):
-    import distill_detector
-
-    teacher = detector.CompactDetector((144, 192), 3, **distill_detector.TEACHER)
-    student = detector.CompactDetector((144, 192), 3, **distill_detector.STUDENT)
-    assert student.count_params() <= 300_000
-    assert teacher.count_params() >= 8 * student.count_params()
-    width = distill_detector.STUDENT["pyramid_width"]
-    assert student.get_layer("P3").output.shape == (None, 18, 24, width)
-    assert student.get_layer("P4").output.shape == (None, 9, 12, width)
 
 
 # Average precision.
