@@ -84,6 +84,28 @@ def few_digits(monkeypatch):
     monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: digits)
 
 
+@pytest.fixture
+def eager():
+    """TensorFlow takes seconds to trace a step, and the graph is no page's subject."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def few_epochs(monkeypatch):
+    fit = keras.Model.fit
+
+    def short_fit(self, x=None, y=None, batch_size=None, epochs=1, *arguments, **named):
+        return fit(self, x, y, batch_size, min(epochs, 2), *arguments, **named)
+
+    monkeypatch.setattr(keras.Model, "fit", short_fit)
+
+
 def getting_started():
     """The names that the guides go on with, from the page that they name."""
     namespace = {"__name__": "example"}
@@ -106,11 +128,13 @@ def getting_started():
         if BLOCK.search(page.read_text())
     ],
 )
+@pytest.mark.usefixtures("eager")
 def test_the_code_of_a_page_runs_in_order(page, tmp_path, monkeypatch):
     if page.name in TENSORFLOW_PAGES and keras.backend.backend() != "tensorflow":
         pytest.skip("the page shows what TensorFlow alone has")
     monkeypatch.chdir(tmp_path)
     few_digits(monkeypatch)
+    few_epochs(monkeypatch)
     text = page.read_text()
     namespace = {"__name__": "example"}
     if "goes on from\n[Getting started]" in text or "goes on from [Getting started]" in text:
