@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_ktan.introspection.feature_tap import FeatureTap
+from keras_ktan.losses.adversarial import get_adversarial_loss
 from keras_ktan.losses.feature import feature_loss
 from keras_ktan.plots.figure import figure_class
 
@@ -27,7 +28,7 @@ def feature_map_panels(distiller, images, student_without=None, pair=0):
         Dict from a panel's title to an array `(count, map_height, map_width)` of float32:
         energies of the teacher's map, as T2S projects it, and of the students' maps, and,
         where there is a discriminator, its logits of the map of the KTAN student, without
-        noise: the higher, the more the map looks like the teacher's.
+        noise, minus the boundary of the adversarial loss: above 0 it takes the map for real.
 
     Raises:
         ValueError: If the distiller compares no maps, or none of rank 4.
@@ -103,7 +104,9 @@ def _panels(distiller, images, student_without, pair):
         logits = objectives.discriminator_forward(
             teacher_outputs, targets, student_maps, step=None
         )[pair][1]
-        panels.append(("discriminator", (_numpy(logits), None)))
+        name = distiller.get_compile_config()["adversarial_loss"]
+        boundary = get_adversarial_loss(keras.saving.deserialize_keras_object(name)).boundary
+        panels.append(("discriminator", (_numpy(logits) - boundary, None)))
     return panels
 
 

@@ -359,7 +359,7 @@ MISUSES = {
             ),
         ),
         (
-            "objective='task' for models without class logits",
+            "objective='task' for a TeacherToStudent of models without class logits",
             "Expected a classifier",
             "logits_output",
         ),
@@ -429,7 +429,7 @@ MISUSES = {
     ),
     "noise below 0": (
         lambda: FeatureDiscriminator(noise_stddev=-1),
-        ("noise_stddev=-1", "Expected 0 or more", "Use 0"),
+        ("noise_stddev=-1", "Expected a number of 0 or more", "Use 0"),
     ),
     "a wish for a condition": (
         lambda: FeatureDiscriminator(conditional="maybe"),
