@@ -166,9 +166,9 @@ def check_computation(format, computes_in_half):
     if format == "litert" and computes_in_half:
         raise ValueError(
             "Received a student that computes in 16 bits (a mixed-precision policy). Expected "
-            "float32: LiteRT has no operations for less. Build the student again under "
-            "`keras.config.set_dtype_policy('float32')` and take over the weights by `set_weights`; "
-            "precision='float16' then halves the file."
+            "float32: LiteRT has no operations for less. Build the student again after "
+            "`keras.config.set_dtype_policy('float32')` and take over its weights by "
+            "`set_weights`; precision='float16' then halves the file."
         )
 
 
