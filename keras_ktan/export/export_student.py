@@ -113,24 +113,17 @@ def export_student(
             f"Received a student of type {type(student).__name__}. Expected a `keras.Model`."
         )
     format = arguments.settle_format(filepath, format)
-    arguments.check_backend(format, keras.backend.backend())
     path = arguments.checked_path(filepath, format)
     arguments.settle_precision(precision, format, calibration_data, input_dtype, output_dtype)
     arguments.positive_integer("batch_size", batch_size, optional=True)
     arguments.positive_integer("max_examples", max_examples)
     model = ServingModel(student, output_names, rescaling, softmax)
+    arguments.check_backend(format, keras.backend.backend())
     arguments.check_computation(format, _in_half(model))
     limits = arguments.settle_limits(precision, _in_half(model), tolerance, agreement)
     require_packages(format)
 
-    calibration = None
-    if calibration_data is not None:
-        calibration = _taken(model, calibration_data, "calibration_data", max_examples)
-        if batch_size and len(next(iter(calibration.values()))) < batch_size:
-            raise ValueError(
-                f"Received fewer examples of calibration_data than batch_size={batch_size}. "
-                "Expected at least one batch. Give more, or a smaller `batch_size`."
-            )
+    calibration = _calibration(model, calibration_data, max_examples, batch_size)
     examples, source = _examples(model, data, calibration, max_examples)
     expected = student_outputs(model, examples)
 
@@ -168,6 +161,19 @@ def _in_half(model):
 
 def _taken(model, data, argument, limit):
     return take_examples(data, argument, model.specs(), model.input_structure(), limit)
+
+
+def _calibration(model, data, limit, batch_size):
+    if data is None:
+        return None
+    taken = _taken(model, data, "calibration_data", limit)
+    count = len(next(iter(taken.values())))
+    if batch_size and count < batch_size:
+        raise ValueError(
+            f"Received {count} examples of calibration_data with batch_size={batch_size}. Expected "
+            "at least one batch. Give more, or a smaller `batch_size`."
+        )
+    return taken
 
 
 def _examples(model, data, calibration, limit):

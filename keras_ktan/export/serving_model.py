@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_ktan.model_trace import ModelTrace
+from keras_ktan.introspection.model_trace import ModelTrace
 
 
 class ServingModel(keras.Model):
