@@ -509,7 +509,7 @@ def test_the_objective_does_not_reach_the_logs_of_several_outputs(own_loss):
     """Nothing moves at rate 0, so the logs of training must be those of evaluation."""
     student = two_outputs(4, "student", 2)
     losses = {"logits": loss_from_logits(), "size": "mse"}
-    distiller = KTANDistiller(two_outputs(12, "teacher", 1), student, logits_output="logits")
+    distiller = KTANDistiller(two_outputs(12, "teacher", 1), student, output_pairs=OutputPair("logits"))
     still = keras.optimizers.SGD(0.0)
     student.compile(keras.optimizers.SGD(0.0), loss=losses)
     distiller.compile(still, loss=losses if own_loss else None, logits_loss_weight=1.0)
