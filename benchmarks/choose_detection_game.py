@@ -29,7 +29,7 @@ from distill_detector import (
 from four_ways import mean_and_deviation
 from run_log import RunLog, digest
 
-from keras_ktan import FeatureDiscriminator, FeaturePair, TeacherToStudent
+from keras_ktan import FeatureDiscriminator, FeaturePair, OutputPair, TeacherToStudent
 
 
 def game(
@@ -307,7 +307,7 @@ def main():
                 make_play(VARIANTS[name], steps, size),
                 name,
                 temperature=VARIANTS[name]["temperature"],
-                logits_output=VARIANTS[name]["scores"],
+                output_pairs=OutputPair(VARIANTS[name]["scores"], kind="sigmoid"),
             )
             found = evaluate(student, tuning, size, names)
             last = {term: round(values[-1], 4) for term, values in history.items()}

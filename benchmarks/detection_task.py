@@ -14,6 +14,8 @@ from detection_data import (
 from distill_detector import VIEWS_SEED, evaluate, make_optimizer, tell_losses
 from tasks import Task
 
+from keras_ktan import OutputPair
+
 SHAPES = "shapes"
 
 
@@ -71,7 +73,7 @@ def make_detection_task(data_dir, views, dataset, image_size, versions, held_out
         make_optimizer=lambda rate, steps, decay: make_optimizer(steps, rate, decay),
         # No loss: a detector knows its own.
         compile_arguments=dict,
-        distiller_arguments={"logits_output": "score_logits", "logits_activation": "sigmoid"},
+        distiller_arguments={"output_pairs": OutputPair("score_logits", kind="sigmoid")},
         # Half the room, and far finer than the two models differ.
         cache_precision="float16",
     )

@@ -41,7 +41,7 @@ from progress import EpochReport, duration, seconds_left
 from run_log import RunLog, digest
 
 import keras_ktan
-from keras_ktan import FeaturePair, KTANDistiller, TeacherCache, TeacherToStudent
+from keras_ktan import FeaturePair, KTANDistiller, OutputPair, TeacherCache, TeacherToStudent
 
 WAYS = ("labels only", "softened scores", "features", "KTAN")
 # What is paired: what the box head sees of each level before its last layer. The softened scores
@@ -177,8 +177,7 @@ def train_student(teacher, make_student, data, seed, epochs, steps, game, label,
         student,
         pairs,
         **{
-            "logits_output": "score_logits",
-            "logits_activation": "sigmoid",
+            "output_pairs": OutputPair("score_logits", kind="sigmoid"),
             "temperature": TEMPERATURE,
             **arguments,
         },
