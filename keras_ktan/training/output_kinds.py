@@ -101,7 +101,9 @@ def holds_probabilities(kind, role, output, loss, label):
         ValueError: If it is not known, or if the student's loss takes the other.
     """
     form = output.form
-    takes = None if loss is None or role == "teacher" else loss.takes
+    takes = None if loss is None else loss.takes
+    if role == "teacher" and takes == "logits":
+        takes = None  # it says nothing of a model that it does not train
     if form == "unit" and kind == "softmax":
         form = "raw"  # rows that do not sum to 1
     if form in ("unit", "unknown") and takes is not None:
@@ -115,6 +117,8 @@ def holds_probabilities(kind, role, output, loss, label):
             "scores."
         )
     probabilities = form == kind
+    if role == "teacher":
+        return probabilities
     if probabilities and takes == "logits":
         raise ValueError(
             f"Received loss={loss.name!r} with from_logits=True, but the student's values of "

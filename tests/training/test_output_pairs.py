@@ -176,8 +176,6 @@ def test_a_regression_in_every_spelling(loss):
     x, y = random_array(12, 4), random_array(12, 3, seed=1) ** 2
     if isinstance(REGRESSIONS[loss], list):
         y = [y]
-    elif isinstance(REGRESSIONS[loss], dict):
-        y = {"y": y}
     _, logs = distilled(teacher, student, REGRESSIONS[loss], x, y)
     theirs, own = (to_numpy(model(x)).astype("float64") for model in (teacher, student))
     expected = np.mean((theirs - own) ** 2 / theirs.var(axis=0))
