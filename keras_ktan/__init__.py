@@ -6,6 +6,7 @@ from keras_ktan.export import export_student
 from keras_ktan.feature_pair import FeaturePair
 from keras_ktan.layers.discriminator import FeatureDiscriminator
 from keras_ktan.layers.teacher_to_student import TeacherToStudent
+from keras_ktan.output_pair import OutputPair
 from keras_ktan.report import compression_report
 
 __version__ = "0.1.0"
@@ -14,6 +15,7 @@ __all__ = [
     "FeatureDiscriminator",
     "FeaturePair",
     "KTANDistiller",
+    "OutputPair",
     "TeacherCache",
     "TeacherToStudent",
     "compression_report",

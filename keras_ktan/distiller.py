@@ -11,9 +11,11 @@ from keras_ktan.callbacks.divergence_guard import DivergenceGuard
 from keras_ktan.export import export_student
 from keras_ktan.feature_pair import FeaturePair, as_feature_pairs
 from keras_ktan.introspection.model_trace import supports_jit
+from keras_ktan.layers.running_variance import RunningVariance
 from keras_ktan.losses.adversarial import get_adversarial_loss
 from keras_ktan.losses.feature import validate_feature_loss
 from keras_ktan.losses.logits import validate_logits_loss
+from keras_ktan.output_pair import OutputPair, as_output_pairs
 from keras_ktan.training import validation
 from keras_ktan.training.divergence_metric import DivergenceMetric
 from keras_ktan.training.loss_trackers import LossTrackers
@@ -24,7 +26,7 @@ from keras_ktan.training.steps import TrainStep
 from keras_ktan.training.student_loss import UntrackedStudentLoss, batch_size, own_loss
 from keras_ktan.utils.cached_batch import plain_inputs
 from keras_ktan.utils.config_format import with_format, without_format
-from keras_ktan.utils.numbers import validate_choice, validate_number
+from keras_ktan.utils.numbers import validate_number
 
 
 @dataclasses.dataclass
@@ -67,19 +69,17 @@ class KTANDistiller(TrainStep, keras.Model):
 
     Args:
         teacher: A built `keras.Model` that is good at the task. It is never changed.
-        student: A built `keras.Model` to be trained. Inputs and outputs are the teacher's.
+        student: A built `keras.Model` to be trained. Its inputs are the teacher's.
         feature_pairs: A `FeaturePair` or a list of them. `None`: each model's last feature
             map before its pooling or flattening; `summary()` says which.
         temperature: Number above 0 that softens both models' probabilities.
-        logits_output: Key or position of the output that holds the class logits.
-            `None`: the single output, if there is one and its rank is 2.
-        logits_activation: `"softmax"` for one class of many, `"sigmoid"` for classes that
-            are independent of each other, `None` for models without class logits (regression).
+        output_pairs: An `OutputPair` or a list of them; `[]` for none. `None`: single outputs and
+            those of the same key, where `compile` is given a loss; `summary()` says which.
         name: Optional name.
 
     Raises:
         ValueError: If the models are not built, are one model, share weights, hold a weight
-            that is not finite (teacher), have unlike classes, or if a pair does not fit.
+            that is not finite (teacher), or if a pair does not fit.
 
     Example:
 
@@ -118,8 +118,7 @@ class KTANDistiller(TrainStep, keras.Model):
         student: keras.Model,
         feature_pairs: FeaturePair | list[FeaturePair] | None = None,
         temperature: float = 4.0,
-        logits_output: str | int | None = None,
-        logits_activation: str | None = "softmax",
+        output_pairs: OutputPair | list[OutputPair] | None = None,
         name: str = "ktan_distiller",
         **kwargs,
     ):
@@ -132,22 +131,20 @@ class KTANDistiller(TrainStep, keras.Model):
             remedy="1 leaves the probabilities as they are, 2 to 6 are usual. Try "
             "`temperature=4.0`.",
         )
-        if logits_activation is not None:
-            validate_choice("logits_activation", logits_activation, ("softmax", "sigmoid"))
         self.feature_pairs = as_feature_pairs(feature_pairs)
         self.student = student
-        self.logits_output = logits_output
-        self.logits_activation = logits_activation
+        self.output_pairs = as_output_pairs(output_pairs)
         if hasattr(student, "output_names"):
             # So that the logs of a student with several outputs have the student's names.
             self.output_names = student.output_names
         pairing = Pairing(
-            teacher, student, self.feature_pairs, FeaturePair, logits_output, logits_activation
+            teacher, student, self.feature_pairs, self.output_pairs, FeaturePair, OutputPair
         )
         self._untracked = _Untracked(teacher, pairing)
         # Attributes, so that Keras tracks and saves these layers.
         self.teacher_to_student_layers = pairing.teacher_to_student_layers
         self.discriminators = pairing.discriminators
+        self.output_variances = []  # of regression's outputs, from `compile` on
         # What the discriminator's noise follows from: an optimizer's iterations stand still
         # while it accumulates gradients.
         self.step_counter = self.add_weight(
@@ -187,7 +184,15 @@ class KTANDistiller(TrainStep, keras.Model):
     @property
     def discriminator_variables(self) -> list[keras.Variable]:
         """What the discriminators' optimizer moves."""
-        return _trainable_variables(self.discriminators)
+        # Compiled again with another loss, a discriminator may have lost its condition.
+        unused = {
+            id(variable)
+            for pair in self._untracked.pairing.pairs
+            if not pair.conditional
+            for variable in pair.discriminator.projection.trainable_variables
+        }
+        variables = _trainable_variables(self.discriminators)
+        return [variable for variable in variables if id(variable) not in unused]
 
     def summary(self, *args, print_fn=print, **kwargs) -> None:
         """Print both models' sizes, the pairs, T2S's objectives and the discriminators.
@@ -255,8 +260,8 @@ class KTANDistiller(TrainStep, keras.Model):
                 `"standardized_kl"`, `"pearson"`, a `keras.losses.Loss` (its `call`, unreduced) or
                 a function of (teacher, student) logits that returns `(batch,)` or
                 `(batch, positions...)`. The constructor's `temperature` belongs to the names.
-            logits_loss_weight: `None`: 1 where the models have class logits and `loss` is
-                given, else 0.
+            logits_loss_weight: `None`: 1 where outputs are paired (by name, or by themselves and
+                `loss` is given), else 0.
             feature_loss: `"cosine"`, `"mse"`, `"normalized_mse"`, `"pooled_cosine"`, a
                 `keras.losses.Loss` or a function of (target, feature map) likewise.
             feature_loss_weight: Weight of the feature loss.
@@ -277,16 +282,24 @@ class KTANDistiller(TrainStep, keras.Model):
         arguments = {name: value for name, value in locals().items() if name in _COMPILE_ARGUMENTS}
         pairing = self._untracked.pairing
         if logits_loss_weight is None:
-            has_logits = loss is not None and pairing.class_logits.found
-            arguments["logits_loss_weight"] = 1.0 if has_logits else 0.0
+            arguments["logits_loss_weight"] = 1.0 if pairing.outputs.may_pair(loss) else 0.0
         self._validate_compile(arguments)
+        weights = {term: arguments[f"{term}_loss_weight"] for term in _TERMS}
+        outputs = pairing.outputs.settle(loss, weights)
+        self._connect_variances(outputs)
         objectives = Objectives(
             pairing,
             self.temperature,
-            {term: arguments[f"{term}_loss_weight"] for term in _TERMS},
+            weights,
             {term: arguments[f"{term}_loss"] for term in _TERMS if term != "student"},
+            outputs,
         )
-        pairing.validate_objectives(objectives, loss)
+        if objectives.uses_discriminator:
+            pairing.connect_condition(objectives.condition and objectives.condition.size)
+        pairing.validate_objectives(objectives)
+        validate_logits_loss(logits_loss, [output.kind for output in outputs])
+        if logits_loss_weight is None:
+            pairing.outputs.warn_of_left_out()
         scale = auto_scale_loss and self.student.dtype_policy.name == "mixed_float16"
         optimizers = make_optimizer(
             objectives, optimizer, t2s_optimizer, discriminator_optimizer, scale
@@ -317,9 +330,20 @@ class KTANDistiller(TrainStep, keras.Model):
             "discriminator_optimizer": optimizers.discriminator or discriminator_optimizer,
         }
 
+    def _connect_variances(self, outputs):
+        known = {layer.name: layer for layer in self.output_variances}
+        self.output_variances = []
+        for place, output in enumerate(outputs):
+            if output.kind == "regression":
+                name = f"variance_{place}"
+                layer = known.get(name)
+                if layer is None or layer.dimensions != output.size:
+                    layer = RunningVariance(output.size, name=name)
+                output.variance = layer
+                self.output_variances.append(layer)
+
     def _validate_compile(self, arguments):
         validation.validate_weights({term: arguments[f"{term}_loss_weight"] for term in _TERMS})
-        validate_logits_loss(arguments["logits_loss"], self.logits_activation)
         validate_feature_loss(arguments["feature_loss"])
         get_adversarial_loss(arguments["adversarial_loss"])
         if arguments["loss"] is None:
@@ -519,8 +543,8 @@ class KTANDistiller(TrainStep, keras.Model):
                 "feature_pairs": pairs or None,
                 "pair_layers": [serialize(layer) for layer in layers],
                 "temperature": self.temperature,
-                "logits_output": self.logits_output,
-                "logits_activation": self.logits_activation,
+                "output_pairs": serialize(self.output_pairs),
+                "condition_classes": self._condition_classes(),
             }
         )
 
@@ -550,9 +574,18 @@ class KTANDistiller(TrainStep, keras.Model):
                 FeaturePair.from_references(pair, layers, deserialize)
                 for pair in config["feature_pairs"]
             ]
-        for role in ("teacher", "student"):
-            config[role] = deserialize(config[role])
-        return cls(**config)
+        for name in ("teacher", "student", "output_pairs"):
+            config[name] = deserialize(config[name])
+        classes = config.pop("condition_classes")
+        distiller = cls(**config)
+        if classes is not None:
+            # So that the discriminators' weights have a place where nobody compiles.
+            distiller._untracked.pairing.connect_condition(classes)
+        return distiller
+
+    def _condition_classes(self):
+        condition = self.objectives.condition if self.objectives else None
+        return condition.size if condition else None
 
     def get_compile_config(self):
         if not self.compiled:
@@ -581,8 +614,8 @@ _CONFIG_KEYS = (
     "feature_pairs",
     "pair_layers",
     "temperature",
-    "logits_output",
-    "logits_activation",
+    "output_pairs",
+    "condition_classes",
 )
 
 

@@ -3,11 +3,12 @@
 import keras
 import numpy as np
 
+from keras_ktan import OutputPair
 from keras_ktan_tasks.detection_data import as_network_input
 from keras_ktan_tasks.detection_metrics import average_precision
 
 # The detectors' output of class logits, for `KTANDistiller`.
-LOGITS_ARGUMENTS = {"logits_output": "score_logits", "logits_activation": "sigmoid"}
+LOGITS_ARGUMENTS = {"output_pairs": OutputPair("score_logits", kind="sigmoid")}
 VIEWS_SEED = 4321  # of the augmented versions that all students see
 
 

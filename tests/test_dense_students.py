@@ -7,7 +7,13 @@ from helpers import assert_three_parts, to_numpy
 from keras import ops
 from models import assert_same, snapshot
 
-from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller, TeacherToStudent
+from keras_ktan import (
+    FeatureDiscriminator,
+    FeaturePair,
+    KTANDistiller,
+    OutputPair,
+    TeacherToStudent,
+)
 
 CLASSES = 3
 
@@ -67,14 +73,13 @@ def batch(count=6):
     return images, {"size": np.linspace(0, 2, count).astype("float32")}
 
 
-def make_distiller(pairs=None, logits_output="scores", activation="sigmoid", **arguments):
+def make_distiller(pairs=None, scores="scores", activation="sigmoid", **arguments):
     distiller = KTANDistiller(
         make(12, "teacher", 1),
         make(4, "student", 2),
         pairs or FeaturePair("pyramid:P3", "pyramid:P3"),
         temperature=2.0,
-        logits_output=logits_output,
-        logits_activation=activation,
+        output_pairs=None if scores is None else OutputPair(scores, kind=activation),
     )
     distiller.compile(keras.optimizers.SGD(0.0), run_eagerly=True, **arguments)
     return distiller
@@ -135,12 +140,14 @@ def test_evaluate_and_predict_are_the_students_own():
 
 def test_softened_scores_are_off_until_they_are_asked_for():
     images, labels = batch()
-    logs = make_distiller().train_on_batch(images, labels, return_dict=True)
+    with pytest.warns(UserWarning, match="not distilled: .*'scores'"):
+        distiller = make_distiller(scores=None)
+    logs = distiller.train_on_batch(images, labels, return_dict=True)
     assert "logits_loss" not in logs and logs["feature_loss"] > 0
     with pytest.raises(ValueError) as error:
-        make_distiller(logits_output=None, logits_loss_weight=1.0)
+        make_distiller(scores=None, logits_loss_weight=1.0)
     assert_three_parts(
-        error.value, "no single output of rank 2", "Expected class logits", "logits_output"
+        error.value, "no output of the teacher is paired", "Expected a pair", "output_pairs"
     )
 
 
@@ -183,14 +190,14 @@ def test_levels_have_layers_of_their_own_or_share_them(shared):
         assert not np.array_equal(was[0], snapshot(layer)[0])
 
 
-@pytest.mark.parametrize("logits_output", [None, "scores"])
-def test_the_students_head_is_judged_by_its_own_loss_and_its_metrics_do_not_see_it(logits_output):
+@pytest.mark.parametrize("scores", [None, "scores"])
+def test_the_students_head_is_judged_by_its_own_loss_and_its_metrics_do_not_see_it(scores):
     pair = FeaturePair(
         "pyramid:P3",
         "pyramid:P3",
         teacher_to_student=TeacherToStudent(objective="student_head"),
     )
-    distiller = make_distiller(pair, logits_output=logits_output, adversarial_loss_weight=0.0)
+    distiller = make_distiller(pair, scores=scores, adversarial_loss_weight=0.0)
     images, labels = batch()
     student = distiller.student
     pyramids = [
@@ -204,7 +211,7 @@ def test_the_students_head_is_judged_by_its_own_loss_and_its_metrics_do_not_see_
     )
     on_target = to_numpy(on_target)
     expected = np.abs(on_target[..., -1] - labels["size"][:, None]).mean()
-    if logits_output is not None:
+    if scores is not None:
         teacher = to_numpy(distiller.teacher(images)["scores"])
         expected += softened(teacher, on_target[..., :-1], "sigmoid")
     own_error = np.abs(to_numpy(student(images)["size"]) - labels["size"][:, None]).mean()

@@ -24,6 +24,7 @@ from keras_ktan import (
     FeatureDiscriminator,
     FeaturePair,
     KTANDistiller,
+    OutputPair,
     TeacherToStudent,
     export_student,
 )
@@ -515,7 +516,9 @@ def test_the_objective_does_not_reach_the_logs_of_several_outputs(own_loss):
     """Nothing moves at rate 0, so the logs of training must be those of evaluation."""
     student = two_outputs(4, "student", 2)
     losses = {"logits": loss_from_logits(), "size": "mse"}
-    distiller = KTANDistiller(two_outputs(12, "teacher", 1), student, logits_output="logits")
+    distiller = KTANDistiller(
+        two_outputs(12, "teacher", 1), student, output_pairs=OutputPair("logits")
+    )
     still = keras.optimizers.SGD(0.0)
     student.compile(keras.optimizers.SGD(0.0), loss=losses)
     distiller.compile(still, loss=losses if own_loss else None, logits_loss_weight=1.0)
@@ -565,9 +568,7 @@ def test_feature_transfer_between_models_of_unlike_classes():
 
 def test_a_regressor_is_not_taken_for_a_classifier():
     teacher, student = image_model(12, "teacher"), image_model(4, "student")
-    with pytest.raises(ValueError, match="logits_activation=None"):
-        KTANDistiller(teacher, student).compile(loss="mse")
-    distiller = KTANDistiller(teacher, student, logits_activation=None)
+    distiller = KTANDistiller(teacher, student, output_pairs=[])
     distiller.compile(keras.optimizers.SGD(0.0), loss="mse")
     images, _ = image_data(16)
     targets = np.ones((16, CLASSES), "float32")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from models import assert_changed, assert_same, snapshot
 
-from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller
+from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller, OutputPair
 
 pytestmark = pytest.mark.graph
 
@@ -78,8 +78,7 @@ def make_distiller(teacher, student, **weights):
             for level, weight in (("P3", 1.0), ("P4", 0.5))
         ],
         temperature=1.0,
-        logits_output="cls_logits",
-        logits_activation="sigmoid",
+        output_pairs=OutputPair("cls_logits", kind="sigmoid"),
     )
     distiller.compile(optimizer=keras.optimizers.SGD(1e-3), **weights)
     return distiller

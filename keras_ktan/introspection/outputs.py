@@ -1,217 +1,172 @@
-"""Which output holds the class logits, and whether it really holds logits."""
+"""What a model's output is: raw scores, or probabilities and of which kind.
+
+Two witnesses are asked. The trace shows the layer that made the output, if a layer did. Eight
+random inputs show the values, however they are made: rows in [0, 1] that sum to 1 are a softmax's.
+Values in [0, 1] alone prove nothing.
+"""
 
 import keras
+import numpy as np
 
-_NORMALISED = {
+from keras_ktan.introspection.output_probe import softmax_rows, within_unit_interval
+
+_ACTIVATIONS = {
     keras.activations.softmax: "softmax",
     keras.activations.sigmoid: "sigmoid",
-    keras.activations.log_softmax: "log_softmax",
-    keras.activations.hard_sigmoid: "hard_sigmoid",
+    keras.activations.hard_sigmoid: "sigmoid",
     keras.ops.softmax: "softmax",
     keras.ops.sigmoid: "sigmoid",
-    keras.ops.log_softmax: "log_softmax",
-    keras.ops.hard_sigmoid: "hard_sigmoid",
+    keras.ops.hard_sigmoid: "sigmoid",
 }
+# Others that are known, and make no probabilities.
+_OTHERS = tuple(
+    getattr(keras.activations, name)
+    for name in ("linear", "relu", "relu6", "tanh", "softplus", "elu", "gelu", "silu", "selu")
+) + (keras.activations.log_softmax, keras.ops.log_softmax, keras.ops.relu, keras.ops.tanh)
+# These hand on the values as they are, in another shape or in the same one.
+_TRANSPARENT = (
+    keras.layers.Dropout,
+    keras.layers.Flatten,
+    keras.layers.Identity,
+    keras.layers.Permute,
+    keras.layers.Reshape,
+)
 
 
-def select_logits(outputs, logits_output):
-    """The class logits among a model's outputs.
+def output_keys(outputs):
+    """Keys or positions of a model's outputs; `[None]` for a single one."""
+    if isinstance(outputs, dict):
+        return list(outputs)
+    if isinstance(outputs, (list, tuple)):
+        return list(range(len(outputs)))
+    return [None]
+
+
+def select(outputs, key):
+    """One output of what a model returned.
 
     Args:
         outputs: What the model returned.
-        logits_output: `None` for a single output, else a key or a position.
+        key: `None` for a single output, else a key or a position.
 
     Returns:
         A tensor.
     """
-    return outputs if logits_output is None else outputs[logits_output]
+    return outputs if key is None else outputs[key]
 
 
-class ClassLogits:
-    """Where two models' class logits are, checked against each other.
+def validated_key(outputs, key, what, argument):
+    """A key that names one tensor of a model's outputs.
 
     Args:
-        teacher_trace: `ModelTrace` of the teacher.
-        student_trace: `ModelTrace` of the student.
-        logits_output: Key or position of the output that holds them; `None`: the single
-            output of rank 2, if that is what both models have.
-        activation: `"softmax"`, `"sigmoid"`, or `None` for models without class logits.
+        outputs: Structure of `keras.KerasTensor`.
+        key: Key, position, or `None`.
+        what: What the error calls the model.
+        argument: Name of the argument that holds the key.
+
+    Returns:
+        The key; `None` for a model with a single output.
 
     Raises:
-        ValueError: If `logits_output` names no output.
+        ValueError: If there is no such output, or the key is needed and not given.
     """
-
-    def __init__(self, teacher_trace, student_trace, logits_output, activation):
-        self.logits_output = logits_output
-        self.activation = activation
-        self.problem = None
-        traces = {"teacher": teacher_trace, "student": student_trace}
-        specs = [
-            None if activation is None else _logits_spec(trace, logits_output, role)
-            for role, trace in traces.items()
-        ]
-        self.found = all(spec is not None for spec in specs)
-        self.classes = specs[1].shape[-1] if self.found else None
-        # Per-position scores (a detector's) give no condition for whole images.
-        self.per_image = self.found and len(specs[1].shape) == 2
-        if self.found:
-            # Only a term that needs logits makes a problem an error; `require_logits` does.
-            self.problem = self._find_problem(*specs) or self._find_activation(traces)
-        # Found, and logits indeed.
-        self.usable = self.found and self.problem is None
-
-    def _find_problem(self, teacher, student):
-        if len(teacher.shape) != len(student.shape):
-            return (
-                f"The teacher's class scores have shape {tuple(teacher.shape)} and the student's "
-                f"{tuple(student.shape)}. Expected the same rank. Name outputs that mean the same."
+    known = output_keys(outputs)
+    single = known == [None]
+    if single and key is not None:
+        raise ValueError(
+            f"Received {argument}={key!r} in an OutputPair, but the {what} has a single output. "
+            f"Expected None. Leave `{argument}` out."
+        )
+    if key is None and not single:
+        if len(known) > 1:
+            raise ValueError(
+                f"Received {argument}=None in an OutputPair, but the {what} has the outputs "
+                f"{known}. Expected one of them. Write `{argument}={known[0]!r}`, for example."
             )
-        if teacher.shape[-1] != student.shape[-1]:
-            return (
-                f"The teacher scores {teacher.shape[-1]} classes and the student "
-                f"{student.shape[-1]}. Expected the same classes in the same order. Give the "
-                "student as many outputs as the teacher has, or set `logits_loss_weight=0`."
-            )
-        if self.activation == "softmax" and self.classes == 1:
-            return (
-                "Received models with a single class score and logits_activation='softmax'. A "
-                "softmax over one class is always 1. Expected two or more classes, or "
-                "logits_activation='sigmoid' for a yes or no, or None for no class at all."
-            )
-        return None
-
-    def _find_activation(self, traces):
-        for role, trace in traces.items():
-            name = normalising_activation(trace, self.logits_output)
-            if name is not None:
-                return (
-                    f"The {role}'s class scores come out of a {name}. Expected raw logits, "
-                    "because a softened probability is computed from logits. Remove the "
-                    f"activation of the {role}'s last layer (and compile with "
-                    "`from_logits=True`), or set `logits_loss_weight=0`."
-                )
-        return None
-
-    def select(self, outputs):
-        """The class logits among a model's outputs."""
-        return select_logits(outputs, self.logits_output)
-
-    def require_logits(self):
-        """Refuse what is no pair of class logits.
-
-        Raises:
-            ValueError: If the classes differ, or if a model's class scores come out of a
-                softmax or a sigmoid.
-        """
-        if self.problem:
-            raise ValueError(self.problem)
+        key = known[0]
+    try:
+        found = select(outputs, key)
+    except (KeyError, IndexError, TypeError):
+        raise ValueError(
+            f"The {what} has no output {key!r}. Expected one of {known}. Correct `{argument}`."
+        ) from None
+    if keras.tree.is_nested(found):
+        raise ValueError(
+            f"The output {key!r} of the {what} holds several tensors. Expected one. Return it at "
+            "the top level of the model's outputs."
+        )
+    return key
 
 
-def normalising_activation(trace, logits_output):
-    """The softmax or sigmoid that made a model's class scores.
+def last_activation(trace, key):
+    """The activation that a model's output comes out of.
 
     Args:
         trace: A `ModelTrace`.
-        logits_output: Key or position of the output; `None` for a single output.
+        key: Key or position of the output; `None` for a single output.
 
     Returns:
-        Its name, or `None`.
+        `"softmax"`, `"sigmoid"`, `"other"` for a known one that makes no probabilities, or `None`
+        where no layer of Keras shows it.
     """
     flat = keras.tree.flatten(trace.outputs)
-    wanted = select_logits(trace.outputs, logits_output)
+    wanted = select(trace.outputs, key)
     position = next(index for index, tensor in enumerate(flat) if tensor is wanted)
     call = trace.producer(trace.output_ids[position])
+    while call is not None and isinstance(call.layer, _TRANSPARENT) and call.input_ids:
+        source = trace.producer(call.input_ids[0])
+        call = None if source is call else source
     if call is None:
         return None
     if isinstance(call.layer, keras.layers.Softmax):
         return "softmax"
-    return _NORMALISED.get(getattr(call.layer, "activation", None))
+    # Layers of other people may do something behind their activation.
+    if not type(call.layer).__module__.startswith("keras."):
+        return None
+    activation = getattr(call.layer, "activation", None)
+    if activation in _OTHERS:
+        return "other"
+    return _ACTIVATIONS.get(activation)
 
 
-def _logits_spec(trace, logits_output, role):
-    outputs = trace.outputs
-    if logits_output is None:
-        if keras.tree.is_nested(outputs) or len(outputs.shape) != 2:
-            return None
-        return outputs
-    if not keras.tree.is_nested(outputs):
-        raise ValueError(
-            f"Received logits_output={logits_output!r}, but the {role} '{trace.model.name}' has a "
-            "single output. Expected None. Correct `logits_output`; leave it out for a model with "
-            "one output."
-        )
-    try:
-        return outputs[logits_output]
-    except (KeyError, IndexError, TypeError):
-        known = list(outputs) if isinstance(outputs, dict) else None
-        if known is None:
-            known = list(range(len(keras.tree.flatten(outputs))))
-        raise ValueError(
-            f"The {role} '{trace.model.name}' has no output {logits_output!r}. Expected one of "
-            f"{known}. Correct `logits_output`; leave it out for a model with one output."
-        ) from None
-
-
-def validate_loss_on_logits(loss):
-    """Refuse a cross-entropy that takes the logits for probabilities.
+class OutputForm:
+    """What one output of one model holds.
 
     Args:
-        loss: The `loss` argument of `compile`.
+        trace: `ModelTrace` of the model.
+        key: Key or position of the output; `None` for a single output.
+        values: Array: the output for eight random inputs; `None` where they could not be had.
 
-    Raises:
-        ValueError: If it is a Keras cross-entropy with `from_logits=False`.
+    Attributes:
+        form: `"softmax"` or `"sigmoid"`: probabilities. `"raw"`: anything else. `"unit"`: values in
+            [0, 1] that no activation explains. `"unknown"`: neither witness says anything.
+        problem: Why these are no probabilities over the last axis, or `None`.
     """
-    if not isinstance(loss, str) and not callable(loss):
-        return
-    try:
-        loss = keras.losses.get(loss)
-    except ValueError:
-        return  # an unknown name; Keras's own `compile` says so
-    if isinstance(loss, keras.losses.Loss):
-        name, from_logits = type(loss).__name__, loss.get_config().get("from_logits", True)
-    else:
-        name = getattr(loss, "__name__", "")
-        is_kerass = getattr(keras.losses, name, None) is loss
-        from_logits = not (is_kerass and name.endswith("crossentropy"))
-    if not from_logits:
-        kind = name
-        if "_" in name:
-            kind = "".join(part.capitalize() for part in name.split("_"))
-        raise ValueError(
-            f"Received loss={name!r}, which takes the student's outputs for probabilities, but "
-            "they are logits. Expected `from_logits=True`. Write "
-            f"`loss=keras.losses.{kind}(from_logits=True)`."
-        )
 
+    def __init__(self, trace, key, values):
+        self.key = key
+        self.values = values
+        self.activation = last_activation(trace, key)
+        self.problem = None
+        self.form = self._find_form()
 
-_REGRESSION = (
-    keras.losses.MeanSquaredError,
-    keras.losses.MeanAbsoluteError,
-    keras.losses.MeanAbsolutePercentageError,
-    keras.losses.MeanSquaredLogarithmicError,
-    keras.losses.Huber,
-    keras.losses.LogCosh,
-    keras.losses.CosineSimilarity,
-)
-_REGRESSION_NAMES = ("mse", "mae", "mape", "msle", "huber", "log_cosh", "logcosh")
-
-
-def validate_loss_is_no_regression(loss):
-    """Refuse to take a regressor's outputs for class logits.
-
-    Args:
-        loss: The `loss` argument of `compile`.
-
-    Raises:
-        ValueError: If it is a loss of regression.
-    """
-    name = loss if isinstance(loss, str) else getattr(loss, "name", type(loss).__name__)
-    is_name = isinstance(loss, str) and (
-        loss in _REGRESSION_NAMES or loss.lower().startswith("mean")
-    )
-    if is_name or isinstance(loss, _REGRESSION):
-        raise ValueError(
-            f"Received loss={name!r}, a loss of regression, for outputs that would be taken for "
-            "class logits. Expected a loss of classification. For models without classes write "
-            "`KTANDistiller(..., logits_activation=None)`."
-        )
+    def _find_form(self):
+        if self.values is None:
+            known = {"softmax": "softmax", "sigmoid": "sigmoid", "other": "raw"}
+            return known.get(self.activation, "unknown")
+        values = np.asarray(self.values)
+        if self.activation == "sigmoid":
+            # First: two saturated classes may sum to 1.
+            return "sigmoid"
+        if softmax_rows(values):
+            return "softmax"
+        if self.activation == "softmax":
+            self.problem = (
+                f"come out of a softmax, but they do not sum to 1 over the last axis of the shape "
+                f"(batch, {', '.join(map(str, values.shape[1:]))}). Expected the classes on the "
+                "last axis. Move them there, for example with `keras.layers.Permute`."
+            )
+            return "softmax"
+        if not within_unit_interval(values) or self.activation == "other":
+            return "raw"
+        return "unit"

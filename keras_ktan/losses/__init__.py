@@ -9,6 +9,7 @@ from keras_ktan.losses.logits import (
     softened_kl,
     standardized_kl,
 )
+from keras_ktan.losses.regression import scaled_squared_error
 
 __all__ = [
     "ADVERSARIAL_LOSSES",
@@ -18,6 +19,7 @@ __all__ = [
     "feature_loss",
     "logits_loss",
     "pearson",
+    "scaled_squared_error",
     "softened_kl",
     "standardized_kl",
 ]

@@ -52,13 +52,21 @@ def softened_kl(teacher_logits, student_logits, temperature, kind="softmax"):
             ops.log_softmax(teacher_logits, axis=-1),
             ops.log_softmax(student_logits, axis=-1),
         )
-        divergence = ops.exp(teacher_log) * (teacher_log - student_log)
+        divergence = _share_of_divergence(teacher_log, student_log)
     else:
         on, off = ops.log_sigmoid(teacher_logits), ops.log_sigmoid(-teacher_logits)
-        divergence = ops.exp(on) * (on - ops.log_sigmoid(student_logits)) + ops.exp(off) * (
-            off - ops.log_sigmoid(-student_logits)
-        )
+        divergence = _share_of_divergence(
+            on, ops.log_sigmoid(student_logits)
+        ) + _share_of_divergence(off, ops.log_sigmoid(-student_logits))
     return mean_per_example(ops.sum(divergence, axis=-1)) * temperature**2
+
+
+def _share_of_divergence(teacher_log, student_log):
+    """p·log(p/q) from the logarithms; 0 where p is 0: a teacher may mask classes by -inf."""
+    probability = ops.exp(teacher_log)
+    # Chosen before the product, because 0 times infinity is no number, nor is its gradient.
+    difference = ops.where(probability > 0, teacher_log - student_log, 0.0)
+    return probability * difference
 
 
 def standardized_kl(teacher_logits, student_logits, temperature, kind="softmax"):
@@ -81,8 +89,15 @@ def standardized_kl(teacher_logits, student_logits, temperature, kind="softmax")
     """
 
     def standardized(logits):
-        centred = logits - ops.mean(logits, axis=-1, keepdims=True)
-        return centred / (ops.std(logits, axis=-1, keepdims=True) + _EPSILON)
+        # Classes that are masked by -inf stay so and do not count.
+        known = ops.isfinite(logits)
+        values = ops.where(known, logits, 0.0)
+        count = ops.maximum(ops.sum(ops.cast(known, logits.dtype), axis=-1, keepdims=True), 1.0)
+        centred = ops.where(known, values - ops.sum(values, axis=-1, keepdims=True) / count, 0.0)
+        variance = ops.sum(ops.square(centred), axis=-1, keepdims=True) / count
+        # The root has no gradient at 0.
+        deviation = ops.sqrt(ops.maximum(variance, _EPSILON**2))
+        return ops.where(known, centred / (deviation + _EPSILON), logits)
 
     teacher_logits, student_logits = in_full_precision(teacher_logits, student_logits)
     return softened_kl(standardized(teacher_logits), standardized(student_logits), temperature)
@@ -147,19 +162,25 @@ def logits_loss(loss, teacher_logits, student_logits, temperature, kind="softmax
     return unreduced(loss)(teacher_logits, student_logits)
 
 
-def validate_logits_loss(loss, kind="softmax"):
+def validate_logits_loss(loss, kinds=("softmax",)):
     """Check what `compile` was given.
 
     Args:
         loss: The argument.
-        kind: `"softmax"`, `"sigmoid"`, or `None` where the models have no logits.
+        kinds: The kinds of the paired outputs.
 
     Raises:
-        ValueError: If it is no name, `keras.losses.Loss` or function, or a name that the kind of
-            the logits does not allow.
+        ValueError: If it is no name, `keras.losses.Loss` or function, or a name that these kinds
+            do not allow.
     """
     if isinstance(loss, str) and loss in LOGITS_LOSSES:
-        if loss == "standardized_kl" and kind == "sigmoid":
+        if loss != "kl" and kinds and set(kinds) == {"regression"}:
+            raise ValueError(
+                f"Received logits_loss={loss!r} for outputs of regression. Expected classes: a "
+                "regression has no softened probabilities. Leave `logits_loss` out for the squared "
+                "difference in units of the teacher's variance, or pass a function."
+            )
+        if loss == "standardized_kl" and "sigmoid" in kinds:
             raise ValueError(
                 "Received logits_loss='standardized_kl' for independent classes (sigmoid). "
                 "Expected classes of which one is right, because each example's logits are "

@@ -16,13 +16,14 @@ class ConnectedPair:
         pair: The `FeaturePair`.
         teacher_trace: `ModelTrace` of the teacher.
         student_trace: `ModelTrace` of the student.
-        classes: Number of classes, or `None` where the models have no class logits.
+        units: Size of the paired output of rank 2 that a linear head of T2S would have; `None`
+            where there is none.
 
     Raises:
         ValueError: If a path is wrong or if the shapes cannot meet.
     """
 
-    def __init__(self, pair, teacher_trace, student_trace, classes):
+    def __init__(self, pair, teacher_trace, student_trace, units):
         self.pair = pair
         self.weight = pair.weight
         self.teacher_shape = _map_shape(teacher_trace, pair.teacher_layer_name, "teacher")
@@ -49,39 +50,53 @@ class ConnectedPair:
             student_trace.model,
             pair.student_layer_name,
             self.teacher_shape[-1],
-            classes,
+            units,
         )
         self.discriminator = pair.discriminator or FeatureDiscriminator(dtype=policy)
-        if self.discriminator.conditional is True and classes is None:
-            raise ValueError(
-                "Received a FeatureDiscriminator with conditional=True for models without class "
-                "logits. Expected a classifier, because the condition is the teacher's class "
-                "probabilities. Use conditional=False or say where the logits are with "
-                "`logits_output`."
-            )
-        self.conditional = self.discriminator.conditional is not False and classes is not None
+        self.conditional = False  # until `connect_condition`
         if not self.discriminator.built:
-            self.discriminator.build(
-                self.student_shape, (None, classes) if self.conditional else None
-            )
+            self.discriminator.build(self.student_shape)
             self.discriminator.built = True
         else:
-            self._validate_shared_discriminator(classes)
+            self._validate_shared_discriminator()
 
-    def _validate_shared_discriminator(self, classes):
+    def connect_condition(self, classes):
+        """Settle whether the discriminator is conditional on the teacher's probabilities.
+
+        Args:
+            classes: Number of classes; `None` where there are no such probabilities.
+
+        Raises:
+            ValueError: If a condition was asked for and there is none, or if the discriminator
+                was built for another.
+        """
+        wish, projection = self.discriminator.conditional, self.discriminator.projection
+        if wish is True and classes is None:
+            raise ValueError(
+                "Received a FeatureDiscriminator with conditional=True for models without paired "
+                "class outputs. Expected a classifier, because the condition is the teacher's "
+                "class probabilities. Use conditional=False or say where they are with "
+                "`output_pairs=OutputPair(...)`."
+            )
+        self.conditional = wish is not False and classes is not None
+        if not self.conditional:
+            return
+        if not projection.built:
+            projection.build((None, classes))
+        known = projection.kernel.shape[0]
+        if known != classes:
+            raise ValueError(
+                f"Received a FeatureDiscriminator that was built for {known} classes with models "
+                f"of {classes} classes. Expected the same classes. Give the pair a new one."
+            )
+
+    def _validate_shared_discriminator(self):
         kernel = self.discriminator.hidden[0].kernel
         if len(kernel.shape) != len(self.student_shape):
             raise ValueError(
                 f"One FeatureDiscriminator was given to student maps of rank "
                 f"{len(self.student_shape)} and {len(kernel.shape)}. Expected the same rank. Give "
                 "each pair a discriminator of its own."
-            )
-        projection = self.discriminator.projection
-        known = projection.kernel.shape[0] if projection.built else None
-        if self.conditional and known != classes:
-            raise ValueError(
-                f"Received a FeatureDiscriminator that was built for {known or 'no'} classes with "
-                f"models of {classes} classes. Expected the same classes. Give the pair a new one."
             )
         if kernel.shape[-2] != self.student_shape[-1]:
             raise ValueError(

@@ -12,10 +12,9 @@ from keras import ops
 from keras_ktan.introspection.feature_tap import FeatureTap
 from keras_ktan.losses.adversarial import get_adversarial_loss
 from keras_ktan.losses.feature import feature_loss, takes_position_weights
-from keras_ktan.losses.logits import logits_loss
 from keras_ktan.training.t2s_objectives import T2SContext
 from keras_ktan.utils.cached_batch import require_maps
-from keras_ktan.utils.numbers import is_schedule
+from keras_ktan.utils.numbers import is_active, is_schedule
 
 
 class Objectives:
@@ -27,10 +26,15 @@ class Objectives:
         weights: Dict from `"student"`, `"logits"`, `"feature"`, `"adversarial"` to a number
             or a `keras.optimizers.schedules.LearningRateSchedule`.
         losses: Dict from `"logits"`, `"feature"`, `"adversarial"` to what `compile` was given.
+        outputs: List of `ConnectedOutput`, the paired outputs.
     """
 
-    def __init__(self, pairing, temperature, weights, losses):
-        self._class_logits = pairing.class_logits
+    def __init__(self, pairing, temperature, weights, losses, outputs):
+        self.outputs = outputs
+        # Outputs for each position (a detector's) say nothing of a whole image.
+        whole = [output for output in outputs if output.per_image]
+        self._head_output = next(iter(whole), None)
+        self.condition = next((output for output in whole if output.kind != "regression"), None)
         self._teacher_structure = pairing.teacher_structure
         self._temperature = temperature
         self._weights = weights
@@ -47,9 +51,9 @@ class Objectives:
         self.uses_position_weights = any(
             pair.pair.position_weights is not None for pair in self.pairs
         )
-        # Only class logits are looked at, and what position weights are made of.
+        # Only paired outputs are looked at, and what position weights are made of.
         self.uses_teacher_outputs = self.uses_teacher and (
-            self._class_logits.usable or self.uses_position_weights
+            bool(outputs) or self.uses_position_weights
         )
         student_paths = [pair.pair.student_layer_name for pair in self.pairs]
         self._teacher_tap = FeatureTap(pairing.teacher, self.teacher_paths, "teacher")
@@ -57,8 +61,7 @@ class Objectives:
 
     def is_active(self, term):
         """Whether a term is computed at all: its weight is not the number 0."""
-        weight = self._weights[term]
-        return is_schedule(weight) or weight != 0
+        return is_active(self._weights[term])
 
     def computed_terms(self):
         """Names of what is computed in a step, as the logs call it."""
@@ -83,12 +86,22 @@ class Objectives:
         """An objective of T2S must have a loss to compute."""
         for pair in self.pairs:
             if pair.objective.name == "student_head" and not (
-                self.uses_student_loss or self._class_logits.usable
+                self.uses_student_loss or self.outputs
             ):
                 raise ValueError(
                     "Received objective='student_head' of T2S with student_loss_weight=0 for "
-                    "models without class logits. Expected targets or logits that the student's "
+                    "models without paired outputs. Expected targets or outputs that the student's "
                     "head can be compared with. Use objective='reconstruction'."
+                )
+            if pair.teacher_to_student.objective != "task":
+                continue
+            if self._head_output is None or self._head_output.size != pair.objective.classes:
+                raise ValueError(
+                    "Received objective='task' for a TeacherToStudent, but `compile` found no "
+                    f"paired output of {pair.objective.classes} classes that the linear head can "
+                    "learn. Expected one of rank 2 whose kind is known. Name it with "
+                    "`output_pairs=OutputPair(..., kind='softmax')`, or use "
+                    "objective='reconstruction'."
                 )
 
     def teacher_forward(self, inputs, outputs=None, maps=None):
@@ -113,6 +126,16 @@ class Objectives:
         outputs, maps = self._teacher_tap(inputs, training=False)
         stop = ops.stop_gradient
         return keras.tree.map_structure(stop, outputs), [stop(feature) for feature in maps]
+
+    def observe_teacher(self, outputs):
+        """Once per training step, before the losses: what is kept of the teacher's outputs.
+
+        Args:
+            outputs: The teacher's outputs, or `None`.
+        """
+        if outputs is not None:
+            for output in self.outputs:
+                output.observe(outputs)
 
     def _cached_teacher(self, outputs, maps):
         require_maps(self.teacher_paths, maps)
@@ -159,11 +182,9 @@ class Objectives:
                 teacher_map=teacher_map,
                 student_map=student_map,
                 student_loss=student_loss if self.uses_student_loss else _zero,
-                class_student_loss=self._class_student_loss(student_loss),
+                class_student_loss=self._head_student_loss(student_loss),
                 logits_loss=functools.partial(self._mean_logits_loss, teacher_outputs),
-                class_logits_loss=lambda logits: self._class_logits_loss(
-                    self._class_logits.select(teacher_outputs), logits
-                ),
+                class_logits_loss=functools.partial(self._head_logits_loss, teacher_outputs),
                 feature_loss=functools.partial(self._mean_feature_loss, pair, teacher_outputs),
             )
             total = total + ops.cast(pair.objective.loss(target, context), keras.config.floatx())
@@ -186,7 +207,7 @@ class Objectives:
             real = ops.cast(ops.stop_gradient(target), student_map.dtype)
             condition = None
             if pair.conditional:
-                condition = self._class_probabilities(teacher_outputs)
+                condition = self.condition.teacher_probabilities(teacher_outputs)
                 condition = ops.concatenate([condition, condition])
             both = pair.discriminator(ops.concatenate([real, student_map]), condition, step=step)
             count = ops.shape(student_map)[0]
@@ -276,32 +297,25 @@ class Objectives:
         return ops.mean(feature_loss(self._feature_loss, target, student_map, weights))
 
     def _mean_logits_loss(self, teacher_outputs, outputs):
-        if not self._class_logits.usable:
-            return 0.0
-        select = self._class_logits.select
-        return self._class_logits_loss(select(teacher_outputs), select(outputs))
-
-    def _class_logits_loss(self, teacher_logits, logits):
-        return ops.mean(
-            logits_loss(
-                self._logits_loss,
-                teacher_logits,
-                logits,
-                self._temperature,
-                self._class_logits.activation,
-            )
+        return sum(
+            output.weight
+            * self._mean_over_batch(output, teacher_outputs, output.values("student", outputs))
+            for output in self.outputs
         )
 
-    def _class_student_loss(self, student_loss):
-        # Targets for several outputs cannot be compared with class logits alone.
-        single = self._class_logits.usable and self._class_logits.logits_output is None
-        return student_loss if single and self.uses_student_loss else None
+    def _mean_over_batch(self, output, teacher_outputs, values):
+        teacher_values = output.values("teacher", teacher_outputs)
+        return ops.mean(output.loss(self._logits_loss, teacher_values, values, self._temperature))
 
-    def _class_probabilities(self, teacher_outputs):
-        logits = ops.cast(self._class_logits.select(teacher_outputs), keras.config.floatx())
-        if self._class_logits.activation == "softmax":
-            return ops.softmax(logits, axis=-1)
-        return ops.sigmoid(logits)
+    def _head_logits_loss(self, teacher_outputs, values):
+        return self._mean_over_batch(self._head_output, teacher_outputs, values)
+
+    def _head_student_loss(self, student_loss):
+        # Targets for several outputs cannot be compared with one alone.
+        head = self._head_output
+        if head is None or not head.is_single or not self.uses_student_loss:
+            return None
+        return lambda values: student_loss(head.as_student_output(values))
 
 
 def _zero(outputs):

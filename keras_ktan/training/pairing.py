@@ -1,14 +1,10 @@
-"""What two models have to do with each other: their class logits and their paired maps."""
+"""What two models have to do with each other: their paired outputs and their paired maps."""
 
 from keras_ktan.introspection.feature_maps import last_feature_map
 from keras_ktan.introspection.model_trace import ModelTrace
-from keras_ktan.introspection.outputs import (
-    ClassLogits,
-    validate_loss_is_no_regression,
-    validate_loss_on_logits,
-)
 from keras_ktan.training import validation
 from keras_ktan.training.connected_pair import ConnectedPair
+from keras_ktan.training.output_pairing import OutputPairing
 
 
 class Pairing:
@@ -18,24 +14,30 @@ class Pairing:
         teacher: A built `keras.Model`.
         student: A built `keras.Model`.
         feature_pairs: List of `FeaturePair`, or `None`.
-        default_pair: Function from the paths of two layers to a `FeaturePair`, for
+        output_pairs: List of `OutputPair`, or `None`.
+        default_feature_pair: Function from the paths of two layers to a `FeaturePair`, for
             `feature_pairs=None`.
-        logits_output: See `KTANDistiller`.
-        logits_activation: See `KTANDistiller`.
+        default_output_pair: Function from two keys to an `OutputPair`, for `output_pairs=None`.
 
     Raises:
-        ValueError: If a pair does not fit or the classes are unlike.
+        ValueError: If a pair does not fit.
     """
 
     def __init__(
-        self, teacher, student, feature_pairs, default_pair, logits_output, logits_activation
+        self,
+        teacher,
+        student,
+        feature_pairs,
+        output_pairs,
+        default_feature_pair,
+        default_output_pair,
     ):
         self.teacher, self.student = teacher, student
         traces = [ModelTrace(model) for model in (teacher, student)]
         for trace, role in zip(traces, ("teacher", "student"), strict=True):
             validation.validate_outputs(trace, role)
         validation.validate_inputs(*traces)
-        self.class_logits = ClassLogits(*traces, logits_output, logits_activation)
+        self.outputs = OutputPairing(*traces, output_pairs, default_output_pair)
         self.teacher_structure = traces[0].outputs
         self.student_loss_names = _loss_names(student, traces[1].outputs)
         # Only a term that needs maps makes a failed search an error; `compile` knows.
@@ -46,13 +48,12 @@ class Pairing:
                     last_feature_map(traces[0], "teacher"),
                     last_feature_map(traces[1], "student"),
                 ]
-                feature_pairs = [default_pair(*names)]
+                feature_pairs = [default_feature_pair(*names)]
             except ValueError as error:
                 feature_pairs, self.search_error = [], str(error)
         # Scores per position (a detector's) say nothing of a whole image.
-        logits = self.class_logits
-        classes = logits.classes if logits.usable and logits.per_image else None
-        self.pairs = [ConnectedPair(pair, *traces, classes) for pair in feature_pairs]
+        units = self.outputs.head_units
+        self.pairs = [ConnectedPair(pair, *traces, units) for pair in feature_pairs]
 
     @property
     def teacher_to_student_layers(self):
@@ -64,33 +65,34 @@ class Pairing:
         """The discriminators, each once though pairs may share one."""
         return _unique(pair.discriminator for pair in self.pairs)
 
-    def validate_objectives(self, objectives, loss):
+    def connect_condition(self, classes):
+        """Tell the discriminators how many classes the teacher's probabilities are of.
+
+        Args:
+            classes: A number; `None` where there are no probabilities of whole examples.
+        """
+        for pair in self.pairs:
+            pair.connect_condition(classes)
+
+    def validate_objectives(self, objectives):
         """Refuse objectives that these models do not allow.
 
         Args:
             objectives: The `Objectives` of these pairs.
-            loss: The loss as `compile` was given it.
 
         Raises:
             ValueError: If a term wants what is not there.
         """
         objectives.validate_t2s_objectives()
         objectives.validate_position_weights()
-        validation.validate_terms(objectives, self.class_logits, self.search_error)
-        if objectives.is_active("logits"):
-            validate_loss_on_logits(loss)
-        if objectives.uses_teacher and self.class_logits.usable:
-            validate_loss_is_no_regression(loss)
+        validation.validate_terms(objectives, self.search_error)
 
     def describe(self):
         """Lines for `summary()`."""
         lines = [f"  pair {pair.describe()}" for pair in self.pairs]
         if self.search_error:
             lines.append(f"  no pair: {self.search_error}")
-        logits = self.class_logits
-        found = f"{logits.classes} classes" if logits.usable else "none"
-        lines.append(f"  class logits: {found}")
-        return lines
+        return lines + self.outputs.describe()
 
 
 def _loss_names(student, outputs):

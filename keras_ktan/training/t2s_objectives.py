@@ -229,7 +229,7 @@ def attach_objective(t2s, student, student_path, teacher_channels, classes):
         raise ValueError(
             "Received objective='task' for a TeacherToStudent of models without class logits. "
             "Expected a classifier, because the linear head must know the classes. Use "
-            "objective='reconstruction' or say where the logits are with `logits_output`."
+            "objective='reconstruction' or name the output with `output_pairs=OutputPair(...)`."
         )
     makers = {
         "student_head": lambda: StudentHeadObjective(student, student_path),

@@ -130,15 +130,14 @@ def validate_trainable(student):
         )
 
 
-def validate_terms(objectives, class_logits, search_error):
+def validate_terms(objectives, search_error):
     """Every term asked for can be computed with these models."""
-    if objectives.is_active("logits"):
-        if not class_logits.found:
-            raise ValueError(
-                "Received a logits_loss_weight that is not 0, but the models have no single output "
-                "of rank 2 that holds class logits. Expected class logits. Say which output holds "
-                "them with `KTANDistiller(..., logits_output=...)`, or set `logits_loss_weight=0`."
-            )
-        class_logits.require_logits()
+    if objectives.is_active("logits") and not objectives.outputs:
+        raise ValueError(
+            "Received a logits_loss_weight that is not 0, but no output of the teacher is paired "
+            "with one of the student. Expected a pair of outputs: single ones and those of the "
+            "same key pair by themselves where `compile` is given a loss. Name them with "
+            "`KTANDistiller(..., output_pairs=OutputPair(...))`, or set `logits_loss_weight=0`."
+        )
     if objectives.uses_maps and not objectives.pairs:
         raise ValueError(search_error)

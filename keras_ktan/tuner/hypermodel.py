@@ -65,7 +65,7 @@ class KTANHyperModel(keras_tuner.HyperModel):
             `discriminator_noise`.
         feature_pairs: As in `KTANDistiller`, without layers of their own: each trial makes new
             ones.
-        **distiller_arguments: More for `KTANDistiller`, such as `logits_output`.
+        **distiller_arguments: More for `KTANDistiller`, such as `output_pairs`.
 
     Raises:
         ValueError: If an argument is wrong, or if the models do not allow an objective of

@@ -19,6 +19,7 @@ class _WithoutTeacher(keras.Model):
         self.student = distiller.student
         self.teacher_to_student_layers = distiller.teacher_to_student_layers
         self.discriminators = distiller.discriminators
+        self.output_variances = distiller.output_variances
         self.optimizer = distiller.optimizer
         self.built = True
 

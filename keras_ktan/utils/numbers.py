@@ -20,6 +20,11 @@ def is_schedule(value):
     return isinstance(value, keras.optimizers.schedules.LearningRateSchedule)
 
 
+def is_active(weight):
+    """Whether a term with this weight is computed at all: it is not the number 0."""
+    return is_schedule(weight) or weight != 0
+
+
 def validate_number(name, value, *, at_least=None, above=None, at_most=None, where="", remedy):
     """Check that a value is a finite number within bounds.
 

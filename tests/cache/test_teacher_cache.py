@@ -14,6 +14,7 @@ from keras_ktan import (
     FeatureDiscriminator,
     FeaturePair,
     KTANDistiller,
+    OutputPair,
     TeacherCache,
     TeacherToStudent,
 )
@@ -544,7 +545,7 @@ def test_dicts_of_inputs_and_outputs(tmp_path):
             two_headed(8, "teacher"),
             two_headed(4, "student"),
             FeaturePair("features", "features"),
-            logits_output="classes",
+            output_pairs=OutputPair("classes"),
         )
         distiller.compile(
             "sgd",

@@ -1,176 +1,239 @@
-"""Which output holds class logits, and whether it holds logits at all."""
+"""What a model's output is, however it was made."""
 
 import keras
 import numpy as np
 import pytest
-from helpers import assert_three_parts
+from helpers import assert_three_parts, random_array
 from keras import layers, ops
 
 from keras_ktan.introspection.model_trace import ModelTrace
-from keras_ktan.introspection.outputs import (
-    ClassLogits,
-    normalising_activation,
-    validate_loss_on_logits,
-)
+from keras_ktan.introspection.output_probe import probe_outputs, softmax_rows
+from keras_ktan.introspection.outputs import OutputForm, output_keys, select, validated_key
 
 
-def with_output(*behind, classes=3):
-    """A Functional model whose last layers are given."""
+def ending_in(*behind, classes=3):
+    """A Functional model whose last layers or functions are given."""
+    keras.utils.set_random_seed(3)
     inputs = keras.Input((4,))
-    hidden = layers.Dense(classes, name="scores")(inputs)
-    for layer in behind:
-        hidden = layer(hidden)
+    hidden = layers.Dense(classes, kernel_initializer=keras.initializers.RandomNormal(0, 2.0))
+    hidden = hidden(inputs)
+    for part in behind:
+        hidden = part(hidden)
     return keras.Model(inputs, hidden)
 
 
-def wrapped(inner):
-    """The model nested in another, as its last layer."""
+def nested(inner):
+    """The model inside another, as its last layer."""
     inputs = keras.Input((4,))
     return keras.Model(inputs, inner(layers.Dense(4)(inputs)))
 
 
 class Subclassed(keras.Model):
-    def __init__(self, *parts):
+    """Layers one after the other, and a function of tensors at the end."""
+
+    def __init__(self, *parts, end=None):
         super().__init__()
         self.parts = list(parts)
+        self.end = end
 
     def call(self, inputs):
         for part in self.parts:
             inputs = part(inputs)
-        return inputs
+        return inputs if self.end is None else self.end(inputs)
 
 
-def subclassed(*parts):
-    model = Subclassed(*parts)
+def subclassed(*parts, end=None):
+    keras.utils.set_random_seed(4)
+    model = Subclassed(*parts, end=end)
     model(np.zeros((1, 4), "float32"))
     return model
 
 
-def softmax_argument():
-    return with_output(layers.Dense(3, activation="softmax"))
+class SoftmaxInside(layers.Layer):
+    """A layer of somebody else, whose softmax no attribute shows."""
+
+    def call(self, inputs):
+        return ops.softmax(inputs, axis=-1)
 
 
-NORMALISED = [
-    (softmax_argument, "softmax"),
-    (lambda: with_output(layers.Dense(3, activation="sigmoid")), "sigmoid"),
-    (lambda: with_output(layers.Activation("softmax")), "softmax"),
-    (lambda: with_output(layers.Activation("sigmoid")), "sigmoid"),
-    (lambda: with_output(layers.Softmax()), "softmax"),
-    (lambda: with_output(layers.Activation("softmax", dtype="float32")), "softmax"),
-    (lambda: with_output(layers.Dense(3, activation=ops.softmax)), "softmax"),
-    (lambda: with_output(layers.Softmax(), layers.Dropout(0.5)), "softmax"),
-    (lambda: wrapped(softmax_argument()), "softmax"),
-    (lambda: wrapped(wrapped(with_output(layers.Softmax()))), "softmax"),
-    (
+class MisleadingDense(layers.Dense):
+    """Its `activation` is not the last thing that it does."""
+
+    def call(self, inputs):
+        return ops.softmax(super().call(inputs), axis=-1)
+
+
+def average_of_two():
+    inputs = keras.Input((4,))
+    both = [layers.Dense(3, activation="softmax")(inputs) for _ in range(2)]
+    return keras.Model(inputs, layers.Average()(both))
+
+
+def softmax_dense():
+    return ending_in(layers.Dense(3, activation="softmax"))
+
+
+FORMS = {
+    # A softmax, by all the ways that Keras and its users have.
+    "Dense(softmax)": (softmax_dense, "softmax"),
+    "Activation(softmax)": (lambda: ending_in(layers.Activation("softmax")), "softmax"),
+    "Softmax": (lambda: ending_in(layers.Softmax()), "softmax"),
+    "ops.softmax": (lambda: ending_in(lambda x: ops.softmax(x, axis=-1)), "softmax"),
+    "Lambda": (lambda: ending_in(layers.Lambda(lambda x: ops.softmax(x))), "softmax"),
+    "a function": (
+        lambda: ending_in(layers.Activation(lambda x: ops.softmax(x, axis=-1))),
+        "softmax",
+    ),
+    "a custom layer": (lambda: ending_in(SoftmaxInside()), "softmax"),
+    "a layer that misleads": (lambda: ending_in(MisleadingDense(3)), "softmax"),
+    "Dropout behind": (lambda: ending_in(layers.Softmax(), layers.Dropout(0.5)), "softmax"),
+    "Reshape behind": (lambda: ending_in(layers.Softmax(), layers.Reshape((1, 3))), "softmax"),
+    "ops.reshape behind": (
+        lambda: ending_in(layers.Softmax(), lambda x: ops.reshape(x, (-1, 1, 3))),
+        "softmax",
+    ),
+    "an average": (average_of_two, "softmax"),
+    "exp of log_softmax": (lambda: ending_in(lambda x: ops.exp(ops.log_softmax(x))), "softmax"),
+    "in float16": (lambda: ending_in(layers.Softmax(dtype="float16"), classes=300), "softmax"),
+    "nested": (lambda: nested(softmax_dense()), "softmax"),
+    "nested twice": (lambda: nested(nested(softmax_dense())), "softmax"),
+    "Sequential": (
         lambda: keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="softmax")]),
         "softmax",
     ),
-    (lambda: keras.Sequential([keras.Input((4,)), with_output(layers.Softmax())]), "softmax"),
-    (lambda: subclassed(layers.Dense(3), layers.Dense(3, activation="softmax")), "softmax"),
-    (lambda: subclassed(layers.Dense(3), layers.Softmax()), "softmax"),
-    (lambda: subclassed(layers.Dense(4), softmax_argument()), "softmax"),
-    (lambda: with_output(layers.Dense(3)), None),
-    (lambda: with_output(layers.Dense(3, activation="softmax"), layers.Dense(3)), None),
-    (lambda: with_output(layers.Dense(3, activation="relu")), None),
-    (lambda: subclassed(softmax_argument(), layers.Dense(3)), None),
-    (lambda: with_output(layers.Activation("linear", dtype="float32")), None),
-]
+    "inside call": (lambda: subclassed(layers.Dense(3), end=ops.softmax), "softmax"),
+    "a subclassed model's layer": (
+        lambda: subclassed(layers.Dense(3), layers.Softmax()),
+        "softmax",
+    ),
+    # A sigmoid, where a layer shows it.
+    "Dense(sigmoid)": (lambda: ending_in(layers.Dense(3, activation="sigmoid")), "sigmoid"),
+    "Activation(sigmoid)": (lambda: ending_in(layers.Activation("sigmoid")), "sigmoid"),
+    "sigmoid and Reshape": (
+        lambda: ending_in(layers.Activation("sigmoid"), layers.Reshape((3, 1))),
+        "sigmoid",
+    ),
+    "one sigmoid": (lambda: ending_in(layers.Activation("sigmoid"), classes=1), "sigmoid"),
+    # Values in [0, 1] alone prove nothing.
+    "ops.sigmoid": (lambda: ending_in(ops.sigmoid), "unit"),
+    "sigmoid inside call": (lambda: subclassed(layers.Dense(3), end=ops.sigmoid), "unit"),
+    "a fraction": (lambda: ending_in(lambda x: ops.square(ops.sin(x))), "unit"),
+    # Raw scores.
+    "Dense": (lambda: ending_in(), "raw"),
+    "a Dense behind a softmax": (
+        lambda: ending_in(layers.Softmax(), layers.Dense(3)),
+        "raw",
+    ),
+    "ReLU": (lambda: ending_in(layers.Dense(3, activation="relu")), "raw"),
+    "zeros": (lambda: ending_in(layers.Dense(3, kernel_initializer="zeros")), "raw"),
+    "log_softmax": (lambda: ending_in(layers.Activation("log_softmax")), "raw"),
+    "ops on scores": (lambda: ending_in(lambda x: 3.0 * x), "raw"),
+    "float32 behind": (lambda: ending_in(layers.Activation("linear", dtype="float32")), "raw"),
+}
 
 
-@pytest.mark.parametrize(("make", "expected"), NORMALISED)
-def test_a_softmax_or_sigmoid_is_seen(make, expected):
-    assert normalising_activation(ModelTrace(make()), None) == expected
+def form_of(model, key=None):
+    trace = ModelTrace(model)
+    values, error = probe_outputs(trace)
+    assert error is None
+    return OutputForm(trace, key, select(values, key))
 
 
-def logits_of(teacher, student, logits_output=None, activation="softmax"):
-    return ClassLogits(ModelTrace(teacher), ModelTrace(student), logits_output, activation)
+@pytest.mark.parametrize("name", FORMS)
+def test_the_form_of_an_output(name):
+    make, expected = FORMS[name]
+    assert form_of(make()).form == expected
 
 
-@pytest.mark.parametrize("role", ["teacher", "student"])
-def test_probabilities_of_either_model_are_refused_when_logits_are_needed(role):
-    models = [with_output(), with_output()]
-    models[role == "student"] = softmax_argument()
-    found = logits_of(*models)
-    assert found.found and found.classes == 3
-    with pytest.raises(ValueError) as error:
-        found.require_logits()
-    assert_three_parts(
-        error.value,
-        f"The {role}'s class scores come out of a softmax",
-        "Expected raw logits",
-        "Remove the activation",
-    )
+def test_without_values_the_last_activation_alone_is_asked():
+    def unprobed(model):
+        return OutputForm(ModelTrace(model), None, None).form
+
+    assert unprobed(softmax_dense()) == "softmax"
+    assert unprobed(ending_in(layers.Activation("sigmoid"))) == "sigmoid"
+    assert unprobed(ending_in()) == "raw"
+    assert unprobed(ending_in(ops.softmax)) == "unknown"
 
 
-def test_logits_of_both_models_are_accepted_and_selected():
-    found = logits_of(with_output(), with_output())
-    assert found.found and found.per_image and found.classes == 3
-    assert found.require_logits() is None
-    assert found.select("the output") == "the output"
+def test_a_softmax_over_another_axis_is_no_softmax_of_classes():
+    inputs = keras.Input((6, 4))
+    found = form_of(keras.Model(inputs, layers.Softmax(axis=1)(inputs)))
+    assert "Expected the classes on the last axis" in found.problem
 
 
-def several(kind="dict", boxes_first=True, activation=None, classes=3):
+def test_two_saturated_sigmoids_are_no_softmax():
+    """Each row is (1, 0) or (0, 1): the sum alone would say softmax."""
+    inputs = keras.Input((1,))
+    both = layers.Concatenate()([inputs * 1e6, inputs * -1e6])
+    assert form_of(keras.Model(inputs, layers.Activation("sigmoid")(both))).form == "sigmoid"
+
+
+def test_the_probe_knows_tokens_open_sizes_and_moves_no_variable():
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    image = keras.Input((None, None, 3), name="image")
+    hidden = layers.GlobalAveragePooling1D()(layers.Embedding(3, 5)(tokens))
+    pooled = layers.BatchNormalization()(layers.GlobalAveragePooling2D()(image))
+    outputs = {"a": layers.Dense(2)(hidden), "b": pooled}
+    model = keras.Model({"tokens": tokens, "image": image}, outputs)
+    before = [ops.convert_to_numpy(v.value).copy() for v in model.variables]
+    values, error = probe_outputs(ModelTrace(model))
+    assert error is None
+    assert {name: value.shape for name, value in values.items()} == {"a": (8, 2), "b": (8, 3)}
+    for one, other in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(one, ops.convert_to_numpy(other.value))
+    assert len(np.unique(values["b"])) == 24  # eight images, no two alike
+
+
+def test_a_model_that_cannot_run_on_random_inputs_says_why():
+    class Picky(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(2)
+
+        def call(self, inputs):
+            if hasattr(inputs, "shape") and inputs.shape[0] == 8:
+                raise RuntimeError("not eight")
+            return self.dense(inputs)
+
+    model = Picky()
+    model(np.zeros((1, 4), "float32"))
+    values, error = probe_outputs(ModelTrace(model))
+    assert values is None and "not eight" in error
+
+
+def test_rows_that_sum_to_one_nearly():
+    values = np.exp(random_array(8, 5, seed=1).astype("float64"))
+    values /= values.sum(axis=-1, keepdims=True)
+    assert softmax_rows(values.astype("float32"))
+    assert not softmax_rows(values.astype("float32") * 1.01)
+    assert softmax_rows(values.astype("float16"))
+    values[3] = [1.2, -0.2, 0, 0, 0]  # sums to 1 outside of [0, 1]
+    assert not softmax_rows(values)
+    assert not softmax_rows(np.ones((8, 1)))
+
+
+def several(kind="dict"):
     inputs = keras.Input((4,))
-    scores = layers.Dense(classes, activation=activation, name="scores")(inputs)
-    boxes = layers.Dense(8, activation="sigmoid", name="boxes")(inputs)
+    scores, boxes = layers.Dense(3)(inputs), layers.Dense(8, activation="sigmoid")(inputs)
     if kind == "list":
-        return keras.Model(inputs, [boxes, scores] if boxes_first else [scores, boxes])
+        return keras.Model(inputs, [boxes, scores])
     return keras.Model(inputs, {"boxes": boxes, "a_class": scores})
 
 
 @pytest.mark.parametrize(
-    ("kind", "key", "classes"),
-    [("dict", "a_class", 3), ("dict", "boxes", 8), ("list", 1, 3), ("list", 0, 8), ("list", -1, 3)],
-)
-def test_a_key_or_a_position_names_the_output(kind, key, classes):
-    found = logits_of(several(kind), several(kind), key)
-    assert found.found and found.classes == classes
-    outputs = {"boxes": 8, "a_class": 3} if kind == "dict" else [8, 3]
-    assert found.select(outputs) == classes
-
-
-@pytest.mark.parametrize(
-    ("kind", "key", "refused"),
+    ("kind", "key", "form"),
     [
-        ("dict", "a_class", None),
+        ("dict", "a_class", "raw"),
         ("dict", "boxes", "sigmoid"),
-        ("list", 1, None),
+        ("list", 1, "raw"),
         ("list", 0, "sigmoid"),
+        ("list", -1, "raw"),
     ],
 )
-def test_the_activation_of_the_named_output_counts(kind, key, refused):
-    assert normalising_activation(ModelTrace(several(kind)), key) == refused
-
-
-def test_several_outputs_without_a_word_hold_no_logits():
-    found = logits_of(several(), several())
-    assert not found.found and found.classes is None
-
-
-def test_a_single_output_of_another_rank_holds_no_logits():
-    inputs = keras.Input((6, 4))
-    model = keras.Model(inputs, layers.Dense(3)(inputs))
-    assert not logits_of(model, model).found
-
-
-def test_scores_for_each_position_are_no_condition_for_an_image():
-    def model():
-        inputs = keras.Input((6, 4))
-        return keras.Model(inputs, {"scores": layers.Dense(3)(inputs)})
-
-    found = logits_of(model(), model(), "scores")
-    assert found.found and not found.per_image
-
-
-def test_scores_of_an_image_and_of_its_positions_cannot_meet():
-    inputs = keras.Input((6, 4))
-    scores = layers.Dense(3)(inputs)
-    per_position = keras.Model(inputs, {"scores": scores})
-    per_image = keras.Model(inputs, {"scores": layers.GlobalAveragePooling1D()(scores)})
-    with pytest.raises(ValueError, match="Expected"):
-        logits_of(per_image, per_position, "scores").require_logits()
-    with pytest.raises(ValueError, match="Expected"):
-        logits_of(per_position, per_image, "scores").require_logits()
+def test_a_key_or_a_position_names_the_output(kind, key, form):
+    model = several(kind)
+    assert validated_key(ModelTrace(model).outputs, key, "model", "teacher_output") == key
+    assert form_of(model, key).form == form
 
 
 @pytest.mark.parametrize(
@@ -184,84 +247,18 @@ def test_scores_of_an_image_and_of_its_positions_cannot_meet():
 )
 def test_a_wrong_key_names_the_right_ones(kind, key, known):
     with pytest.raises(ValueError) as error:
-        logits_of(several(kind), several(kind), key)
-    assert_three_parts(error.value, f"has no output {key!r}", "Expected one of", "Correct")
+        validated_key(ModelTrace(several(kind)).outputs, key, "teacher 'T'", "teacher_output")
+    assert_three_parts(
+        error.value, f"teacher 'T' has no output {key!r}", "Expected one of", "Correct"
+    )
     assert known in str(error.value)
 
 
-@pytest.mark.parametrize("key", [0, "scores"])
-def test_a_key_for_a_single_output_is_refused(key):
+def test_a_key_that_is_missing_or_too_much():
     with pytest.raises(ValueError) as error:
-        logits_of(with_output(), with_output(), key)
-    assert_three_parts(error.value, f"{key!r}", "Expected", "leave it out")
-
-
-def test_the_model_without_the_output_is_named():
-    with pytest.raises(ValueError, match="The student '.*' has no output 'a_class'"):
-        logits_of(several("dict"), several("list"), "a_class")
-
-
-def test_unlike_classes_are_refused():
+        validated_key(ModelTrace(several()).outputs, None, "student 'S'", "student_output")
+    assert_three_parts(error.value, "student 'S' has the outputs", "Expected one", "Write")
     with pytest.raises(ValueError) as error:
-        logits_of(with_output(classes=5), with_output(classes=3)).require_logits()
-    assert_three_parts(
-        error.value, "The teacher scores 5 classes and the student 3", "Expected the same", "Give"
-    )
-
-
-def test_a_softmax_over_one_class_is_refused_and_a_sigmoid_is_not():
-    with pytest.raises(ValueError) as error:
-        logits_of(with_output(classes=1), with_output(classes=1)).require_logits()
-    assert_three_parts(error.value, "single class score", "Expected two or more", "'sigmoid'")
-    assert logits_of(with_output(classes=1), with_output(classes=1), None, "sigmoid").classes == 1
-
-
-TAKE_PROBABILITIES = [
-    "sparse_categorical_crossentropy",
-    "categorical_crossentropy",
-    "binary_crossentropy",
-    "SparseCategoricalCrossentropy",  # the other spelling that Keras takes
-    keras.losses.SparseCategoricalCrossentropy(),
-    keras.losses.CategoricalCrossentropy(label_smoothing=0.1),
-    keras.losses.BinaryCrossentropy(),
-    keras.losses.SparseCategoricalCrossentropy(name="my_loss"),
-    keras.losses.CategoricalFocalCrossentropy(),
-    keras.losses.sparse_categorical_crossentropy,  # a function
-]
-
-
-def loss_name(loss):
-    return (
-        loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", "none"))
-    )
-
-
-@pytest.mark.parametrize("loss", TAKE_PROBABILITIES, ids=loss_name)
-def test_a_crossentropy_that_takes_probabilities_is_refused(loss):
-    with pytest.raises(ValueError) as error:
-        validate_loss_on_logits(loss)
-    assert_three_parts(
-        error.value, "takes the student's outputs for probabilities", "Expected", "from_logits=True"
-    )
-
-
-def test_the_remedy_is_code_that_works():
-    with pytest.raises(ValueError) as error:
-        validate_loss_on_logits("sparse_categorical_crossentropy")
-    assert "keras.losses.SparseCategoricalCrossentropy(from_logits=True)" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "loss",
-    [
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        keras.losses.CategoricalFocalCrossentropy(from_logits=True),
-        keras.losses.MeanSquaredError(),
-        "mse",
-        lambda y_true, y_pred: y_pred,
-        None,
-    ],
-    ids=loss_name,
-)
-def test_other_losses_are_left_to_the_user(loss):
-    assert validate_loss_on_logits(loss) is None
+        validated_key(ModelTrace(ending_in()).outputs, 0, "student 'S'", "student_output")
+    assert_three_parts(error.value, "student_output=0", "Expected None", "Leave")
+    assert output_keys(ModelTrace(ending_in()).outputs) == [None]

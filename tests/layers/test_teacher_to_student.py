@@ -218,7 +218,7 @@ def test_the_task_objective_needs_classes():
     layer = connected((8, 8, 5), (4, 4, 3), objective="task")
     with pytest.raises(ValueError) as error:
         attach_objective(layer, classifier(), "tap", 5, None)
-    assert_three_parts(error.value, "objective='task'", "Expected a classifier", "logits_output")
+    assert_three_parts(error.value, "objective='task'", "Expected a classifier", "output_pairs")
 
 
 @pytest.mark.parametrize("objective", ["teacher", 3, ["task"], True])

@@ -63,7 +63,7 @@ def make_distiller(
         position_weights=position_weights,
     )
     teacher, student = (dense_model(n, seed, strides, size) for n, seed in ((8, 1), (4, 2)))
-    distiller = KTANDistiller(teacher, student, pair, logits_activation=None)
+    distiller = KTANDistiller(teacher, student, pair, output_pairs=[])
     distiller.compile(
         **{
             "optimizer": keras.optimizers.SGD(0.1),
@@ -216,7 +216,7 @@ def test_a_weight_of_0_asks_nobody_but_a_t2s_that_matches():
 def test_of_two_pairs_one_may_have_weights():
     def feature_loss(*pairs):
         distiller = KTANDistiller(
-            dense_model(8, 1), dense_model(4, 2), list(pairs), logits_activation=None
+            dense_model(8, 1), dense_model(4, 2), list(pairs), output_pairs=[]
         )
         for layer in distiller.teacher_to_student_layers:
             layer.mix.kernel.assign(np.ones(layer.mix.kernel.shape))

@@ -11,6 +11,7 @@ from keras_ktan import (
     FeatureDiscriminator,
     FeaturePair,
     KTANDistiller,
+    OutputPair,
     TeacherToStudent,
     compression_report,
     export_student,
@@ -207,46 +208,57 @@ MISUSES = {
         lambda: distiller(temperature="4"),
         ("temperature='4'", "Expected a number above 0", "Try"),
     ),
-    "logits_activation unknown": (
-        lambda: distiller(logits_activation="relu"),
-        ("logits_activation='relu'", "Expected one of ['sigmoid', 'softmax']", "Write"),
+    "an unknown kind": (
+        lambda: OutputPair(kind="relu"),
+        ("kind='relu'", "Expected one of ['auto', 'regression', 'sigmoid', 'softmax']", "Write"),
     ),
-    "logits_output unknown": (
+    "an output pair that weighs nothing": (
+        lambda: OutputPair(weight=0),
+        ("weight=0", "Expected a number above 0", "leave it out"),
+    ),
+    "an output pair of tensors": (
+        lambda: OutputPair(student().output),
+        ("teacher_output=<KerasTensor", "Expected the key or the position", "Write"),
+    ),
+    "output_pairs are names": (
+        lambda: distiller(output_pairs="logits"),
+        ("output_pairs='logits'", "Expected an OutputPair", "Write `output_pairs=OutputPair("),
+    ),
+    "an output that the teacher has not": (
         lambda: distiller(
-            classifier(key="cls", name="teacher"), classifier(key="cls"), logits_output="logits"
+            classifier(key="cls", name="teacher"),
+            classifier(key="cls"),
+            output_pairs=OutputPair("logits"),
         ),
-        ("The teacher 'teacher' has no output 'logits'", "['cls']", "Correct `logits_output`"),
+        ("The teacher 'teacher' has no output 'logits'", "['cls']", "Correct `teacher_output`"),
     ),
-    "logits_output in the teacher alone": (
+    "an output in the teacher alone": (
         lambda: distiller(
-            classifier(key="cls", name="teacher"), classifier(key="scores"), logits_output="cls"
+            classifier(key="cls", name="teacher"),
+            classifier(key="scores"),
+            output_pairs=OutputPair("cls"),
         ),
         ("The student 'student' has no output 'cls'", "['scores']", "Correct"),
     ),
-    "logits_output for a single output": (
-        lambda: distiller(logits_output=0),
-        ("0", "Expected", "leave it out"),
+    "a key for a single output": (
+        lambda: distiller(output_pairs=OutputPair(0)),
+        ("teacher_output=0", "Expected None", "Leave `teacher_output` out"),
     ),
     "a softmax over one class": (
         lambda: compiled(distiller(classifier(1, name="teacher"), classifier(1))),
-        ("single class score", "Expected two or more classes", "logits_activation='sigmoid'"),
+        ("single class score", "Expected two or more classes", "kind='sigmoid'"),
     ),
-    "a teacher that ends in a softmax": (
-        lambda: compiled(distiller(classifier(activation="softmax", name="teacher"))),
-        ("The teacher's class scores come out of a softmax", "Expected raw", "Remove the activ"),
+    "a student that ends in a softmax, and a loss on logits": (
+        lambda: compiled(distiller(student_model=classifier(activation="softmax"))),
+        ("come out of a softmax", "Expected a loss on prob", "Leave out"),
     ),
-    "a student that ends in a sigmoid": (
+    "a student that ends in a sigmoid, and a loss of one class": (
         lambda: compiled(distiller(student_model=classifier(activation="sigmoid"))),
-        ("The student's class scores come out of a sigmoid", "Expected raw", "Remove the activ"),
+        ("the student's come out of a sigmoid", "Expected models", "Name the"),
     ),
-    "softened logits of models without class logits": (
-        lambda: compiled(
-            distiller(
-                mask_model("teacher"), mask_model(), feature_pairs=FeaturePair("features", "mask")
-            ),
-            logits_loss_weight=1.0,
-        ),
-        ("no single output", "Expected class logits", "set `logits_loss_weight=0`"),
+    "softened logits where no outputs pair": (
+        lambda: compiled(distiller(output_pairs=[]), logits_loss_weight=1.0),
+        ("no output of the teacher is paired", "Expected a pair", "set `logits_loss_weight=0`"),
     ),
     "a loss that takes probabilities, by name": (
         lambda: compiled(loss="sparse_categorical_crossentropy"),
@@ -361,7 +373,7 @@ MISUSES = {
         (
             "objective='task' for a TeacherToStudent of models without class logits",
             "Expected a classifier",
-            "logits_output",
+            "output_pairs",
         ),
     ),
     "a head objective with nothing to logits_of by": (
@@ -373,6 +385,7 @@ MISUSES = {
                 "features",
                 teacher_to_student=TeacherToStudent(objective="student_head"),
             ),
+            output_pairs=[],
         ).compile(loss="mse", student_loss_weight=0.0),
         ("objective='student_head'", "Expected", ""),
     ),
@@ -395,26 +408,24 @@ MISUSES = {
         ),
         ("FeatureDiscriminator", "Expected", "of its own"),
     ),
-    "a conditional D that was built without a condition": (
-        lambda: paired("features", "features", discriminator=judged_before()),
-        ("FeatureDiscriminator", "Expected", ""),
-    ),
     "a conditional D that was built for other classes": (
-        lambda: paired(
-            "features", "features", discriminator=judged_before(np.ones((1, 7), "float32"))
+        lambda: compiled(
+            paired("features", "features", discriminator=judged_before(np.ones((1, 7), "float32")))
         ),
         ("7", "Expected", ""),
     ),
     "a conditional D without classes": (
-        lambda: distiller(
-            mask_model("teacher"),
-            mask_model(),
-            feature_pairs=FeaturePair(
-                "features", "features", discriminator=FeatureDiscriminator(conditional=True)
-            ),
+        lambda: compiled(
+            distiller(
+                mask_model("teacher"),
+                mask_model(),
+                feature_pairs=FeaturePair(
+                    "features", "features", discriminator=FeatureDiscriminator(conditional=True)
+                ),
+            )
         ),
         (
-            "conditional=True for models without class logits",
+            "conditional=True for models without paired class outputs",
             "Expected a class",
             "conditional=False",
         ),

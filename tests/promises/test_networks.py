@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from models import image_data, image_model, loss_from_logits
 
-from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller, TeacherToStudent
+from keras_ktan import (
+    FeatureDiscriminator,
+    FeaturePair,
+    KTANDistiller,
+    OutputPair,
+    TeacherToStudent,
+)
 
 SGD = keras.optimizers.SGD
 
@@ -292,7 +298,9 @@ def test_dictionary_outputs_and_targets_are_honoured():
     images, labels = image_data(12)
     sizes = np.linspace(0, 1, 12).astype("float32")[:, None]
     student = two_headed(4, "student", 2)
-    distiller = KTANDistiller(two_headed(12, "teacher", 1), student, logits_output="kind")
+    distiller = KTANDistiller(
+        two_headed(12, "teacher", 1), student, output_pairs=OutputPair("kind")
+    )
     distiller.compile(
         optimizer=SGD(0.0),
         loss={"kind": loss_from_logits(), "size": "mse"},

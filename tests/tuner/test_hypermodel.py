@@ -286,7 +286,7 @@ def test_an_objective_that_is_not_in_the_logs_ends_the_search(tmp_path):
             },
             "from trial to trial",
         ),
-        ({"logits_activation": None, "search_space": {}}, "objective='task' .* Use objective="),
+        ({"output_pairs": [], "search_space": {}}, "objective='task' .* Use objective="),
     ],
 )
 def test_wrong_arguments_are_refused(changes, words):

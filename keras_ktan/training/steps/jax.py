@@ -95,6 +95,8 @@ class _Step:
 
     def teacher_forward(self):
         self.teacher, _ = self.values.run(self.objectives.teacher_forward, self.x, *self.cached)
+        _, after = self.values.run(self.objectives.observe_teacher, self.teacher[0])
+        self.values.keep(after)
 
     def student_forward(self):
         variables = self.distiller.student_variables

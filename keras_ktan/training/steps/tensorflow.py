@@ -93,6 +93,7 @@ class TrainStep:
         # student's passes through the discriminator, the discriminator's ends at the maps.
         tapes = {network: tf.GradientTape() for network in NETWORKS}
         teacher = objectives.teacher_forward(x, *cached)
+        objectives.observe_teacher(teacher[0])
         with tapes["student"]:
             outputs, maps, regularisation, terms = self._student_forward(*batch)
             with tapes["t2s"]:

@@ -18,6 +18,7 @@ class TrainStep:
         batch = (x, y, sample_weight)
         with torch.no_grad():
             teacher = self.objectives.teacher_forward(x, *cached)
+            self.objectives.observe_teacher(teacher[0])
         outputs, maps, regularisation, terms = self._student_forward(*batch)
         # T2S's objective sees the student's maps at most with stopped gradients; its loss is
         # differentiated by T2S's weights alone.

@@ -1,0 +1,96 @@
+"""A pair of outputs whose kind is settled: what each model's values are in the loss."""
+
+import keras
+from keras import ops
+
+from keras_ktan.introspection.outputs import select
+from keras_ktan.losses.logits import logits_loss
+from keras_ktan.losses.regression import scaled_squared_error
+
+# Probabilities below the first are taken for it, and those above the second: so that float32 has a
+# finite logarithm, and a finite gradient also where it is scaled.
+_LOWEST, _HIGHEST = 1e-30, 1.0 - 2.0**-23
+
+
+class ConnectedOutput:
+    """A pair of outputs whose kind is settled.
+
+    Args:
+        candidate: The `OutputCandidate` that it was made from.
+        kind: `"softmax"`, `"sigmoid"` or `"regression"`.
+        probabilities: Dict from `"teacher"` and `"student"` to whether that model's values are
+            probabilities, and no raw scores.
+    """
+
+    def __init__(self, candidate, kind, probabilities):
+        self.kind = kind
+        self.weight = candidate.weight
+        self.name = candidate.name
+        self.size = candidate.size
+        self.rank = candidate.rank
+        # Of the student: targets are then for this output alone.
+        self.is_single = candidate.student_key is None
+        self._keys = {"teacher": candidate.teacher_key, "student": candidate.student_key}
+        self._probabilities = probabilities
+        # `RunningVariance` of the teacher's values, for a regression; given by the distiller.
+        self.variance = None
+
+    @property
+    def per_image(self):
+        """Whether there is one row for each example, and not one for each position."""
+        return self.rank == 2
+
+    def values(self, role, outputs):
+        """The scores of a model's output, from which temperature makes softened probabilities.
+
+        Args:
+            role: `"teacher"` or `"student"`.
+            outputs: What that model returned.
+
+        Returns:
+            Tensor `(batch, ..., size)` in full precision: raw scores as they are, `log p` of a
+            softmax's probabilities (a constant that cancels apart from it), `log p - log(1 - p)`
+            of a sigmoid's; numbers of a regression as they are.
+        """
+        values = ops.cast(select(outputs, self._keys[role]), keras.config.floatx())
+        if not self._probabilities[role]:
+            return values
+        values = ops.clip(values, _LOWEST, _HIGHEST if self.kind == "sigmoid" else 1.0)
+        if self.kind == "softmax":
+            return ops.log(values)
+        return ops.log(values) - ops.log1p(-values)
+
+    def loss(self, loss, teacher_values, student_values, temperature):
+        """Distance of the student's values from the teacher's, a tensor `(batch,)`."""
+        if self.kind == "regression" and isinstance(loss, str):
+            return scaled_squared_error(teacher_values, student_values, self.variance.result())
+        return logits_loss(loss, teacher_values, student_values, temperature, self.kind)
+
+    def as_student_output(self, values):
+        """What the labelled loss expects in the student's place: a helper head's scores, made
+        probabilities where the student's are."""
+        if not self._probabilities["student"]:
+            return values
+        values = ops.cast(values, keras.config.floatx())
+        return ops.softmax(values, axis=-1) if self.kind == "softmax" else ops.sigmoid(values)
+
+    def teacher_probabilities(self, outputs):
+        """The teacher's probabilities, which a discriminator is conditional on."""
+        if self._probabilities["teacher"]:
+            return ops.cast(select(outputs, self._keys["teacher"]), keras.config.floatx())
+        scores = self.values("teacher", outputs)
+        return ops.softmax(scores, axis=-1) if self.kind == "softmax" else ops.sigmoid(scores)
+
+    def observe(self, teacher_outputs):
+        """Once per training step: the teacher's values enter their running variance."""
+        if self.variance is not None:
+            self.variance.update_state(self.values("teacher", teacher_outputs))
+
+    def describe(self):
+        """A line for `summary()`."""
+        held = ", ".join(
+            f"{role} {'probabilities' if probabilities else 'raw scores'}"
+            for role, probabilities in self._probabilities.items()
+        )
+        about = "" if self.kind == "regression" else f" ({held})"
+        return f"{self.name}: {self.kind}{about}, weight {self.weight:g}"
