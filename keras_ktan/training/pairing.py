@@ -1,6 +1,6 @@
 """What two models have to do with each other: their class logits and their paired maps."""
 
-from keras_ktan.introspection.feature_maps import last_feature_map
+from keras_ktan.introspection.feature_maps import default_feature_map
 from keras_ktan.introspection.model_trace import ModelTrace
 from keras_ktan.introspection.outputs import (
     ClassLogits,
@@ -38,21 +38,22 @@ class Pairing:
         self.class_logits = ClassLogits(*traces, logits_output, logits_activation)
         self.teacher_structure = traces[0].outputs
         self.student_loss_names = _loss_names(student, traces[1].outputs)
+        # Scores per position (a detector's) say nothing of a whole image.
+        logits = self.class_logits
+        classes = logits.classes if logits.usable and logits.per_image else None
         # Only a term that needs maps makes a failed search an error; `compile` knows.
         self.search_error = None
         if feature_pairs is None:
             try:
                 names = [
-                    last_feature_map(traces[0], "teacher"),
-                    last_feature_map(traces[1], "student"),
+                    default_feature_map(traces[0], "teacher"),
+                    default_feature_map(traces[1], "student"),
                 ]
-                feature_pairs = [default_pair(*names)]
+                self.pairs = [ConnectedPair(default_pair(*names), *traces, classes)]
             except ValueError as error:
-                feature_pairs, self.search_error = [], str(error)
-        # Scores per position (a detector's) say nothing of a whole image.
-        logits = self.class_logits
-        classes = logits.classes if logits.usable and logits.per_image else None
-        self.pairs = [ConnectedPair(pair, *traces, classes) for pair in feature_pairs]
+                self.pairs, self.search_error = [], str(error)
+        else:
+            self.pairs = [ConnectedPair(pair, *traces, classes) for pair in feature_pairs]
 
     @property
     def teacher_to_student_layers(self):
