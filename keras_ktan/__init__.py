@@ -4,6 +4,7 @@ from keras_ktan.cache import TeacherCache
 from keras_ktan.distiller import KTANDistiller
 from keras_ktan.export import export_student
 from keras_ktan.feature_pair import FeaturePair
+from keras_ktan.introspection.feature_maps import feature_maps
 from keras_ktan.layers.discriminator import FeatureDiscriminator
 from keras_ktan.layers.teacher_to_student import TeacherToStudent
 from keras_ktan.output_pair import OutputPair
@@ -20,4 +21,5 @@ __all__ = [
     "TeacherToStudent",
     "compression_report",
     "export_student",
+    "feature_maps",
 ]

@@ -1,7 +1,7 @@
 """A `FeaturePair` whose layers are built for two given models."""
 
+from keras_ktan.introspection.activations import activation_behind
 from keras_ktan.introspection.channel_importance import channel_importance, most_important
-from keras_ktan.introspection.feature_maps import activation_behind
 from keras_ktan.introspection.feature_tap import find_layer, select_output, split_path
 from keras_ktan.layers.discriminator import FeatureDiscriminator
 from keras_ktan.layers.teacher_to_student import TeacherToStudent

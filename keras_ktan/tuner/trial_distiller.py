@@ -5,7 +5,7 @@ import keras_tuner
 
 from keras_ktan.distiller import KTANDistiller
 from keras_ktan.feature_pair import FeaturePair, as_feature_pairs
-from keras_ktan.introspection.feature_maps import last_feature_map
+from keras_ktan.introspection.feature_maps import default_feature_map
 from keras_ktan.introspection.model_trace import ModelTrace
 from keras_ktan.layers.discriminator import FeatureDiscriminator
 from keras_ktan.layers.teacher_to_student import TeacherToStudent
@@ -59,7 +59,7 @@ def make_trial_distiller(teacher, student, pairs, drawn, **distiller_arguments):
     Args:
         teacher: A built `keras.Model`.
         student: Likewise.
-        pairs: What `pairs_without_layers` returned; `None`: each model's last feature map.
+        pairs: What `pairs_without_layers` returned; `None`: each model's default feature map.
         drawn: Dict from the names of the search space to values; `"temperature"` and
             `"t2s_objective"` must be there.
         **distiller_arguments: More for `KTANDistiller`.
@@ -72,7 +72,7 @@ def make_trial_distiller(teacher, student, pairs, drawn, **distiller_arguments):
     """
     if pairs is None:
         models = {"teacher": teacher, "student": student}
-        names = [last_feature_map(ModelTrace(model), role) for role, model in models.items()]
+        names = [default_feature_map(ModelTrace(model), role) for role, model in models.items()]
         pairs = [{"teacher_layer_name": names[0], "student_layer_name": names[1]}]
     discriminator = {
         ours: drawn[name]
