@@ -1,0 +1,79 @@
+"""How layers pass channels on: one rule for each kind of layer, found by the class's name."""
+
+import keras
+
+from keras_ktan.students.layer_rules import (
+    attention,
+    convolution,
+    dense,
+    merging,
+    normalization,
+    operations,
+    recurrent,
+    reshaping,
+)
+from keras_ktan.students.layer_rules.narrowing import LayerCall, NarrowedWeight, Narrowing, weight
+from keras_ktan.students.layer_rules.reshaping import same_channels
+
+# Classes of keras.applications are not public, so all rules go by the class's name.
+_LAYER_RULES = {
+    **convolution.RULES,
+    **dense.RULES,
+    **normalization.RULES,
+    **merging.RULES,
+    **reshaping.RULES,
+    **attention.RULES,
+    **recurrent.RULES,
+}
+
+
+def find_rule(layer, path, rules):
+    """The rule for a layer or an operation.
+
+    Args:
+        layer: A layer, or an operation of a functional model.
+        path: Its path, for the error.
+        rules: Dict from classes to rules, which are asked first.
+
+    Returns:
+        A function of a `LayerCall` that returns a `Narrowing`.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    for known in type(layer).__mro__:
+        if known in rules:
+            return rules[known]
+    name = type(layer).__name__
+    if type(layer).__module__.partition(".")[0] == "keras":
+        table = _LAYER_RULES if isinstance(layer, keras.Layer) else operations.RULES
+        if name in table:
+            return table[name]
+    raise ValueError(_unknown(layer, path, name))
+
+
+def _unknown(layer, path, name):
+    hint = ""
+    if name == "Lambda":
+        hint = (
+            " A Lambda may hold a width, and nothing says so: call operations of `keras.ops` on "
+            "the tensors instead, or say with a rule what it does."
+        )
+    return (
+        f"`slim_student` received a teacher with the layer '{path}' of the class {name}, and does "
+        f"not know how many channels it makes or which of its weights belong to them.{hint} "
+        "Expected layers and operations of Keras, of the kinds it knows. Say how this one passes "
+        f"channels on with `rules={{{name}: function}}`, where the function takes a `LayerCall` "
+        "and returns a `Narrowing` (`keras_ktan.students.layer_rules.same_channels` serves for "
+        "a layer without weights that treats each channel alike), or write a student of your own."
+    )
+
+
+__all__ = [
+    "LayerCall",
+    "NarrowedWeight",
+    "Narrowing",
+    "find_rule",
+    "same_channels",
+    "weight",
+]

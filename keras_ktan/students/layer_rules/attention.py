@@ -1,0 +1,65 @@
+"""Attention: heads stay, each becomes narrower."""
+
+import math
+
+from keras_ktan.students.channels import Channels
+from keras_ktan.students.layer_rules.narrowing import Narrowing, weight
+
+
+def multi_head_attention(call):
+    """MultiHeadAttention: the width of a head shrinks.
+
+    Keras divides the products of queries and keys by the root of a head's width. The query's
+    weights are scaled by the root of new over old width, so that what is left of a product
+    keeps its size.
+    """
+    layer = call.layer
+    query, value, *others = _tensors(call)
+    key = others[0] if others else value
+    head = call.new_channels(layer.key_dim, "key")
+    head_value = call.new_channels(layer.value_dim, "value")
+    made = call.new_channels(_output_size(layer), "output")
+
+    def scale(selection):
+        return math.sqrt(selection.count(head) / len(head))
+
+    found = []
+    for projection, tensor, ids, factor in (
+        (layer.query_dense, query, head, scale),
+        (layer.key_dense, key, head, None),
+        (layer.value_dense, value, head_value, None),
+    ):
+        read = call.ids(tensor, -1)
+        found += weight(projection.kernel, {0: read, 2: ids}, "kernel", 2, factor)
+        found += weight(projection.bias, {1: ids}, factor=factor)
+    output = layer.output_dense
+    found += weight(output.kernel, {1: head_value, 2: made}, "kernel", 2)
+    found += weight(output.bias, {0: made})
+    config = {"key_dim": head, "value_dim": head_value}
+    if layer.get_config()["output_shape"] is not None:
+        config["output_shape"] = lambda selection, old: (
+            selection.count(made) if isinstance(old, int) else [selection.count(made)]
+        )
+    else:
+        # Without `output_shape` the layer makes as many channels as the query has.
+        call.tie(made, call.ids(query, -1))
+    shape = call.output_shape or (*query.shape[:-1], len(made))
+    outputs = [Channels(shape, len(shape) - 1, made)]
+    if 1 in call.output_shapes:
+        outputs.append(Channels(call.output_shapes[1]))  # the scores
+    return Narrowing(outputs, found, config)
+
+
+def _tensors(call):
+    """Query, value and, if given, key."""
+    found = [
+        call.argument(position, name) for position, name in enumerate(("query", "value", "key"))
+    ]
+    return [tensor for tensor in found if isinstance(tensor, Channels)]
+
+
+def _output_size(layer):
+    return layer.output_dense.kernel.shape[-1]
+
+
+RULES = {"MultiHeadAttention": multi_head_attention}
