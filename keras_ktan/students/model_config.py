@@ -26,7 +26,7 @@ class Constant:
 
     Args:
         value: The array.
-        location: Keys that lead to it in the config.
+        location: Keys that lead to its values in the config.
     """
 
     value: np.ndarray
@@ -140,7 +140,7 @@ def parse_arguments(value, location):
             return TensorReference((name, node, output), tuple(value["config"]["shape"]))
         if kind in ("__numpy__", "__tensor__"):
             array = np.array(value["config"]["value"], dtype=value["config"]["dtype"])
-            return Constant(array, location)
+            return Constant(array, (*location, "config", "value"))
         if kind == "__slice__":
             return slice(*(value["config"][key] for key in ("start", "stop", "step")))
         if kind == "__ellipsis__":

@@ -46,9 +46,11 @@ def find_rule(layer, path, rules):
             return rules[known]
     name = type(layer).__name__
     if type(layer).__module__.partition(".")[0] == "keras":
-        table = _LAYER_RULES if isinstance(layer, keras.Layer) else operations.RULES
-        if name in table:
-            return table[name]
+        if not isinstance(layer, keras.Layer):
+            # Operations have no weights: what a rule is missing for stays as wide as it is.
+            return operations.RULES.get(name, LayerCall.fixed_outputs)
+        if name in _LAYER_RULES:
+            return _LAYER_RULES[name]
     raise ValueError(_unknown(layer, path, name))
 
 

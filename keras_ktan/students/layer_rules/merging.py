@@ -14,7 +14,7 @@ def elementwise(call):
     """
     operands = [
         leaf
-        for leaf in keras.tree.flatten([call.args, call.kwargs])
+        for leaf in call.operands
         if isinstance(leaf, Channels) or (is_constant(leaf) and leaf.value.ndim)
     ]
     shapes = [_shape(operand) for operand in operands]
@@ -68,8 +68,7 @@ def _common_axis(call, operands, shapes, shape):
 
 def _sliced_constant(constant, axis, ids):
     def edit(selection, old):
-        kept = np.take(constant.value, selection.positions(ids), axis=axis)
-        return {**old, "config": {**old["config"], "value": kept.tolist()}}
+        return np.take(constant.value, selection.positions(ids), axis=axis).tolist()
 
     return edit
 

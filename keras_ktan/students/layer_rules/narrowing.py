@@ -74,9 +74,14 @@ class LayerCall:
 
     @property
     def inputs(self):
-        """The `Channels` of all tensors among the arguments."""
-        leaves = keras.tree.flatten([self.args, self.kwargs])
-        return [leaf for leaf in leaves if isinstance(leaf, Channels)]
+        """The `Channels` of all tensors among the arguments; masks are left out."""
+        return [leaf for leaf in self.operands if isinstance(leaf, Channels)]
+
+    @property
+    def operands(self):
+        """All leaves of the arguments; masks are left out."""
+        named = {name: v for name, v in self.kwargs.items() if not name.endswith("mask")}
+        return keras.tree.flatten([self.args, named])
 
     @property
     def input(self):
