@@ -69,6 +69,10 @@ class ChannelGraph:
         """Whether a layer is a model that is walked through."""
         return is_model(layer) and type(layer) not in self.rules and is_graph(layer)
 
+    def rule_for(self, layer, path):
+        """The rule for a layer or an operation."""
+        return find_rule(layer, path, self.rules)
+
     def new_channels(self, owner, path, size, name):
         """Decisions for the channels that a layer makes; the same ones whenever it is called."""
         key = (id(owner), name)
@@ -187,7 +191,7 @@ class ChannelGraph:
             config=node.config["config"],
             output_shapes=node.output_shapes,
         )
-        result = find_rule(node.layer, node.path, self.rules)(call)
+        result = self.rule_for(node.layer, node.path)(call)
         for weight in result.weights:
             first = self.weights.setdefault(id(weight.variable), weight)
             for axis, ids in weight.axes.items():

@@ -94,6 +94,11 @@ class Decisions:
         """Mark decisions as settled: the channels stay."""
         self._kept.update(int(i) for i in np.unique(ids))
 
+    def are_kept(self, ids):
+        """Whether all of these channels are known to stay."""
+        kept = {self._root(i) for i in self._kept}
+        return all(self._root(i) in kept for i in np.unique(ids))
+
     def roots(self, ids):
         """For each decision the one that stands for all that are tied to it."""
         flat = [self._root(i) for i in np.ravel(ids)]

@@ -7,6 +7,7 @@ import keras
 
 from keras_ktan.students.model_config import (
     Constant,
+    Part,
     TensorReference,
     entry_name,
     graph_config,
@@ -24,7 +25,7 @@ class Node:
         path: Its path, with nested models before it.
         config: Its entry in the model's config.
         location: Keys that lead to this entry.
-        args: Arguments, with what was computed for their tensors, and `Constant`.
+        args: Arguments, with what was computed for their tensors, `Constant` and `Part`.
         kwargs: Named arguments, likewise.
         output_shapes: Dict from the outputs' numbers to their shapes, where somebody reads them.
     """
@@ -133,9 +134,7 @@ def _output_shapes(graph, model, operations):
 
 def _is_ready(data, known):
     return all(
-        leaf.key in known
-        for leaf in keras.tree.flatten(data)
-        if isinstance(leaf, TensorReference)
+        leaf.key in known for leaf in keras.tree.flatten(data) if isinstance(leaf, TensorReference)
     )
 
 
@@ -162,13 +161,11 @@ def run(model, config, inputs, on_call, opens):
     def visit(node):
         tensors = [leaf for leaf in keras.tree.flatten(node.args) if keras.ops.is_tensor(leaf)]
         if opens(node.layer):
-            return walk(
-                node.layer, node.config["config"], tensors, visit, prefix=node.path + "/"
-            )
+            return walk(node.layer, node.config["config"], tensors, visit, prefix=node.path + "/")
         if tensors:
             on_call(node.path, tensors[0])
         args, kwargs = keras.tree.map_structure(
-            lambda leaf: leaf.value if isinstance(leaf, Constant) else leaf,
+            lambda leaf: leaf.value if isinstance(leaf, (Constant, Part)) else leaf,
             (node.args, node.kwargs),
         )
         if type(node.layer).__name__ == "GetItem":

@@ -33,6 +33,19 @@ class Constant:
     location: tuple
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A slice in the arguments of a call.
+
+    Args:
+        value: The slice.
+        location: Keys that lead to its `start`, `stop` and `step` in the config.
+    """
+
+    value: slice
+    location: tuple
+
+
 def is_model(layer):
     """Whether a layer is a model, whose layers are looked at one by one."""
     return isinstance(layer, keras.Model)
@@ -131,7 +144,7 @@ def parse_arguments(value, location):
         location: Keys that lead to it in the config.
 
     Returns:
-        The arguments, with `TensorReference` and `Constant` in them.
+        The arguments, with `TensorReference`, `Constant` and `Part` in them.
     """
     if isinstance(value, dict):
         kind = value.get("class_name")
@@ -142,7 +155,8 @@ def parse_arguments(value, location):
             array = np.array(value["config"]["value"], dtype=value["config"]["dtype"])
             return Constant(array, (*location, "config", "value"))
         if kind == "__slice__":
-            return slice(*(value["config"][key] for key in ("start", "stop", "step")))
+            part = slice(*(value["config"][key] for key in ("start", "stop", "step")))
+            return Part(part, (*location, "config"))
         if kind == "__ellipsis__":
             return Ellipsis
         return {key: parse_arguments(v, (*location, key)) for key, v in value.items()}

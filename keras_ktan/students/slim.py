@@ -117,12 +117,9 @@ def slim_student(
     plan = WidthPlan(width, divisor)
     name = name or f"slim_{teacher.name}"
 
-    def select(some_plan):
-        return choose(graph, some_plan.counts(spaces), importance, data, seed)
-
     if target is not None:
-        plan = _plan_for_target(graph, spaces, plan, parse_target(target), select, name)
-    selection = select(plan)
+        plan = _plan_for_target(graph, spaces, plan, parse_target(target), name)
+    selection = choose(graph, plan.counts(spaces), importance, data, seed)
     student = _build(graph, selection, name, seed if initialize == "random" else None)
     if initialize == "teacher":
         copy_weights(graph, selection, student)
@@ -131,14 +128,14 @@ def slim_student(
     return student
 
 
-def _plan_for_target(graph, spaces, plan, target, select, name):
-    teacher = graph.teacher
-
+def _plan_for_target(graph, spaces, plan, target, name):
     def make(width):
-        tried = plan.scaled(width)
-        return tuple(tried.counts(spaces)), lambda: _build(graph, select(tried), name, None)
+        counts = plan.scaled(width).counts(spaces)
+        first_ones = [space.ids[:count] for space, count in zip(spaces, counts, strict=True)]
+        selection = graph.decisions.select(first_ones)
+        return tuple(counts), lambda: _build(graph, selection, name, None)
 
-    width, size = largest_student(teacher, target, make)
+    width, size = largest_student(graph.teacher, target, make)
     print(
         f"slim_student: width {width:.4g} gives {size:,} {target.measure}, "
         f"the largest number not above the target {target.wanted!r}."

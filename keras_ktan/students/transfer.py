@@ -39,7 +39,7 @@ def check_shapes(graph, selection, student):
         ValueError: If a variable has another shape: a rule is wrong.
     """
     for path, source, target in _variables(graph, student):
-        expected = _kept(graph, selection, source, np.empty(source.shape, dtype=bool)).shape
+        expected = kept_shape(graph, selection, source)
         if tuple(target.shape) != expected:
             raise ValueError(
                 f"The layer '{path}' of the student has the variable '{target.path}' of the "
@@ -75,6 +75,16 @@ def _variables(graph, student):
     for path, layer in layers_by_path(graph.teacher, graph.rules).items():
         for source, target in zip(layer.weights, targets[path].weights, strict=True):
             yield path, source, target
+
+
+def kept_shape(graph, selection, variable):
+    """The shape of what is kept of a variable."""
+    weight = graph.weights.get(id(variable))
+    axes = {} if weight is None else weight.axes
+    return tuple(
+        selection.count(axes[axis]) if axis in axes else size
+        for axis, size in enumerate(variable.shape)
+    )
 
 
 def _kept(graph, selection, variable, values):

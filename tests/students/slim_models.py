@@ -18,9 +18,13 @@ def randomise(model, seed=0):
         elif len(shape) < 2:
             values = numbers.normal(0.0, 0.2, shape)
         else:
-            fan_in = max(1, int(np.prod(shape[:-1])))
+            # A depthwise kernel, whose last axis is 1, reads one channel.
+            fan_in = max(1, int(np.prod(shape[:-2] if shape[-1] == 1 else shape[:-1])))
             values = numbers.normal(0.0, 1.5 / np.sqrt(fan_in), shape)
         variable.assign(values.astype("float32"))
+    for layer in flat_layers(model).values():
+        if isinstance(layer, L.Normalization):
+            layer.finalize_state()
     return model
 
 
@@ -82,6 +86,8 @@ def kill_channels(model, channels):
         elif kind == "BatchNormalization":
             _clear(layer.gamma, 0, dead)
             _clear(layer.beta, 0, dead)
+            if layer.gamma is None:
+                _clear(layer.moving_mean, 0, dead)
         elif kind == "Embedding":
             _clear(layer.embeddings, 1, dead)
         elif kind.startswith("Depthwise"):
@@ -109,7 +115,7 @@ def _block(x, filters, name, strides=1, groups=1):
 def residual_net():
     """Residual blocks added with layers and with `+`, squeeze-and-excite, a Dense head."""
     inputs = keras.Input((16, 16, 3), name="image")
-    x = L.Rescaling(1 / 2, name="rescale")(inputs)
+    x = L.Rescaling(1 / 128, -1, name="rescale")(inputs)
     x = _block(x, 32, "stem")
     for number in range(2):
         y = _block(x, 24, f"b{number}a")
@@ -208,9 +214,7 @@ def lstm_classifier():
     x = L.Embedding(30, 32, mask_zero=True, name="embedding")(tokens)
     x = L.Bidirectional(L.LSTM(16, return_sequences=True), name="both")(x)
     x = L.GRU(24, return_sequences=True, name="gru")(x)
-    x = L.Bidirectional(
-        L.SimpleRNN(16, return_sequences=True), merge_mode="sum", name="summed"
-    )(x)
+    x = L.Bidirectional(L.SimpleRNN(16, return_sequences=True), merge_mode="sum", name="summed")(x)
     x = L.LSTM(32, name="lstm")(x)
     return keras.Model(tokens, L.Dense(3, name="logits")(x), name="lstm_classifier")
 
@@ -233,9 +237,7 @@ def text_transformer(norm=layer_norm):
     """Token and position embeddings, two blocks, mean over positions."""
     tokens = keras.Input((12,), dtype="int32")
     x = L.Embedding(40, 64, name="tokens")(tokens)
-    positions = L.Embedding(12, 64, name="positions")(
-        ops.cumsum(ops.ones_like(tokens), axis=1) - 1
-    )
+    positions = L.Embedding(12, 64, name="positions")(ops.cumsum(ops.ones_like(tokens), axis=1) - 1)
     x = x + positions
     for number in range(2):
         x = _transformer_block(x, 64, f"block{number}", norm)
@@ -303,6 +305,8 @@ def inputs_for(model, seed=1, batch=3):
     if "int" in tensor.dtype:
         # No zeros: they are padding for an Embedding with a mask.
         return numbers.integers(1, 12, shape).astype("int32")
+    if any(type(layer).__name__ == "Rescaling" for layer in model.layers):
+        return numbers.uniform(0.0, 255.0, shape).astype("float32")
     return numbers.normal(0.0, 1.0, shape).astype("float32")
 
 

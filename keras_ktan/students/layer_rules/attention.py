@@ -62,4 +62,24 @@ def _output_size(layer):
     return layer.output_dense.kernel.shape[-1]
 
 
-RULES = {"MultiHeadAttention": multi_head_attention}
+def attention(call):
+    """Attention, AdditiveAttention: no weights but a scale; sums of the values."""
+    query, value, *others = call.inputs
+    key = others[0] if others else value
+    compared = call.ids(query, -1)
+    call.tie(compared, call.ids(key, -1))
+    found = []
+    scale = getattr(call.layer, "scale", None)
+    if scale is not None and len(scale.shape) == 1:
+        found = weight(scale, {0: compared})
+    shape = call.output_shape or (*query.shape[:-1], value.shape[-1])
+    outputs = [Channels(shape, len(shape) - 1, call.ids(value, -1))]
+    if 1 in call.output_shapes:
+        outputs.append(Channels(call.output_shapes[1]))  # the scores
+    return Narrowing(outputs, found)
+
+
+RULES = {
+    "MultiHeadAttention": multi_head_attention,
+    **dict.fromkeys(("Attention", "AdditiveAttention"), attention),
+}

@@ -55,9 +55,7 @@ def einsum_dense(call):
         found += weight(layer.bias, _bias_axes(layer, made, by_letter))
     config = {}
     if letter in by_letter and letter in made:
-        config["output_shape"] = _edit_of_shape(
-            made.index(letter) - len(made), by_letter[letter]
-        )
+        config["output_shape"] = _edit_of_shape(made.index(letter) - len(made), by_letter[letter])
     return Narrowing([output], found, config)
 
 

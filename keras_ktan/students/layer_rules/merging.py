@@ -59,7 +59,7 @@ def _common_axis(call, operands, shapes, shape):
     """The axis of the output along which the operands' channels lie, if they agree."""
     axes = set()
     for operand, own in zip(operands, shapes, strict=True):
-        if isinstance(operand, Channels) and operand.axis is not None:
+        if isinstance(operand, Channels) and call.is_open(operand):
             axis = operand.axis + len(shape) - len(own)
             if own[operand.axis] == shape[axis]:
                 axes.add(axis)
@@ -86,21 +86,20 @@ def concatenation(call):
     )
     if len(tensors) < len(keras.tree.flatten(call.args)):
         return call.fixed_outputs()  # constants among them
-    if along == _majority_axis(tensors):
+    if along == (_open_axis(call, tensors) or along):
         ids = np.concatenate([call.ids(tensor, along) for tensor in tensors])
         return Narrowing([Channels(shape, along, ids)])
     return _tied(call, tensors, shape)
 
 
-def _majority_axis(tensors):
-    return next((tensor.axis for tensor in tensors if tensor.axis is not None), None)
+def _open_axis(call, tensors):
+    """The axis along which the first of the tensors that may become narrower does so."""
+    return next((tensor.axis for tensor in tensors if call.is_open(tensor)), None)
 
 
 def _tied(call, tensors, shape):
     """Tensors joined along another axis than their channels', which are the same then."""
-    axis = _majority_axis(tensors)
-    if axis is None:
-        return Narrowing([Channels(shape)])
+    axis = _open_axis(call, tensors)
     ids = call.ids(tensors[0], axis)
     for tensor in tensors[1:]:
         call.tie(ids, call.ids(tensor, axis))
@@ -113,9 +112,9 @@ def stack(call):
     if len(tensors) < len(keras.tree.flatten(call.args)) or shape is None:
         return call.fixed_outputs()
     new = call.argument(None, "axis", 0) % len(shape)
-    axis = _majority_axis(tensors)
+    axis = _open_axis(call, tensors)
     if axis is None:
-        return Narrowing([Channels(shape)])
+        return call.fixed_outputs()
     ids = call.ids(tensors[0], axis)
     for tensor in tensors[1:]:
         call.tie(ids, call.ids(tensor, axis))
@@ -161,7 +160,7 @@ def contraction(call, terms, made):
     """
     tensors = call.inputs
     narrow = dict.fromkeys(
-        term[t.axis] for term, t in zip(terms, tensors, strict=True) if t.axis is not None
+        term[t.axis] for term, t in zip(terms, tensors, strict=True) if call.is_open(t)
     )
     by_letter = {}
     for letter in narrow:
@@ -185,8 +184,6 @@ def contraction(call, terms, made):
 
 
 RULES = {
-    **dict.fromkeys(
-        ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"), elementwise
-    ),
+    **dict.fromkeys(("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"), elementwise),
     "Concatenate": concatenation,
 }

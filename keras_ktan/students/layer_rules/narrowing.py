@@ -93,6 +93,10 @@ class LayerCall:
         """The shape of the first output; `None` if nobody reads it."""
         return self.output_shapes.get(0)
 
+    def rule_for(self, layer, path):
+        """The rule for another layer, such as one inside a wrapper."""
+        return self.graph.rule_for(layer, path)
+
     def argument(self, position, name, default=None):
         """An argument by position or name, or from the config of the operation."""
         if position is not None and len(self.args) > position:
@@ -126,6 +130,10 @@ class LayerCall:
         for tensor in tensors:
             if tensor.ids is not None:
                 self.graph.decisions.keep_all(tensor.ids)
+
+    def is_open(self, tensor):
+        """Whether a tensor may become narrower, as far as is known by now."""
+        return tensor.ids is not None and not self.graph.decisions.are_kept(tensor.ids)
 
     def kept(self, size):
         """Decisions for `size` entries that all stay."""

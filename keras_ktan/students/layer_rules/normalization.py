@@ -65,9 +65,7 @@ def group_normalization(call):
 def layer_scale(call):
     """LayerScale of `keras.applications`."""
     ids = call.ids(call.input, -1)
-    return Narrowing(
-        [_same(call)], weight(call.layer.gamma, {0: ids}), {"projection_dim": ids}
-    )
+    return Narrowing([_same(call)], weight(call.layer.gamma, {0: ids}), {"projection_dim": ids})
 
 
 def parametric_relu(call):

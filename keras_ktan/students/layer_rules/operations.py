@@ -1,5 +1,7 @@
 """Operations of `keras.ops` in a functional model, as `get_config()` lists them."""
 
+import numpy as np
+
 from keras_ktan.students.channels import Channels
 from keras_ktan.students.layer_rules.merging import (
     concatenation,
@@ -16,6 +18,7 @@ from keras_ktan.students.layer_rules.reshaping import (
     reshape,
     same_channels,
 )
+from keras_ktan.students.model_config import Part
 
 
 def reduction(call):
@@ -60,68 +63,117 @@ def pad(call):
 
 
 def item(call):
-    """`x[...]`: parts of the channels are ranges of the kept ones."""
-    tensor = call.input
-    key = call.args[1] if len(call.args) > 1 else call.kwargs.get("key")
-    key = list(key) if isinstance(key, (list, tuple)) else [key]
-    if any(not (part is None or part is Ellipsis or isinstance(part, (int, slice))) for part in key):
+    """`x[...]`: a part of the channels is a part of those that are kept."""
+    tensor, shape = call.input, call.output_shape
+    key = call.argument(1, "key")
+    key = list(key) if isinstance(key, list) else [key]
+    known = (Part, int, type(None), type(Ellipsis))
+    if shape is None or not all(isinstance(part, known) for part in key):
         return call.fixed_outputs()
     if Ellipsis in key:
         at = key.index(Ellipsis)
-        named = sum(part is not None and part is not Ellipsis for part in key)
-        key[at : at + 1] = [slice(None)] * (tensor.rank - named)
-    found = _item_axis(tensor, key)
-    shape = call.output_shape
-    if tensor.axis is None or found is None or shape is None:
+        named = sum(part is not None for part in key) - 1
+        key[at : at + 1] = [Part(slice(None), ())] * (tensor.rank - named)
+    found = _part_of_channels(tensor, key)
+    if found is None:
         return call.fixed_outputs()
-    position, axis, part = found
-    if part == slice(None):
-        return Narrowing([Channels(shape, axis, tensor.ids)])
-    return call.fixed_outputs()
+    axis, part = found
+    ids = tensor.ids[part.value]
+    arguments = {}
+    for name in ("start", "stop"):
+        if getattr(part.value, name) is not None:
+            arguments[*part.location, name] = _edit_of_bound(tensor.ids, ids, name)
+    return Narrowing([Channels(shape, axis, ids)], arguments=arguments)
 
 
-def _item_axis(tensor, key):
-    """Where the channels' axis is in the key and in the output, and its part of the key."""
+def _part_of_channels(tensor, key):
+    """The channels' axis in the output and the `Part` that is taken; `None` if it is none."""
     read = made = 0
-    for position, part in enumerate(key):
+    for part in key:
         if part is None:
             made += 1
             continue
         if read == tensor.axis:
-            return (position, made, part) if isinstance(part, slice) else None
+            is_range = isinstance(part, Part) and part.value.step in (None, 1)
+            return (made, part) if is_range else None
         read += 1
-        made += isinstance(part, slice)
+        made += isinstance(part, Part)
     if tensor.axis is None:
         return None
-    return len(key), made + tensor.axis - read, slice(None)
+    return made + tensor.axis - read, Part(slice(None), ())
+
+
+def _edit_of_bound(ids, part, name):
+    first = int(np.flatnonzero(ids == part[0])[0]) if len(part) else 0
+
+    def edit(selection, old):
+        start = selection.count(ids[:first])
+        return start if name == "start" else start + selection.count(part)
+
+    return edit
 
 
 def split(call):
-    """Split: equal parts of the channels keep the same positions each."""
+    """Split: at given places, or into parts that keep the same positions each."""
     tensor = call.input
     parts = call.argument(1, "indices_or_sections")
     axis = call.argument(2, "axis", 0) % tensor.rank
-    if not isinstance(parts, int):
+    if not tensor.along(axis):
+        return _split_elsewhere(call, tensor, parts, axis)
+    if isinstance(parts, int):
+        sections = np.split(tensor.ids, parts)
+        for section in sections[1:]:
+            call.tie(sections[0], section)
+        config = {}
+    else:
+        sections = np.split(tensor.ids, parts)
+        config = {"indices_or_sections": _edit_of_places(tensor.ids)}
+    outputs = [
+        Channels((*tensor.shape[:axis], len(ids), *tensor.shape[axis + 1 :]), axis, ids)
+        for ids in sections
+    ]
+    return Narrowing(outputs, config=config)
+
+
+def _split_elsewhere(call, tensor, parts, axis):
+    size = tensor.shape[axis]
+    if size is None:
         return call.fixed_outputs()
-    numbers = range(parts)
-    shape = list(tensor.shape)
-    if shape[axis] is not None:
-        shape[axis] //= parts
-    if tensor.axis is None or not tensor.along(axis):
-        return Narrowing([Channels(tuple(shape), tensor.axis, tensor.ids) for _ in numbers])
-    sections = tensor.ids.reshape(parts, -1)
-    for section in sections[1:]:
-        call.tie(sections[0], section)
-    return Narrowing([Channels(tuple(shape), axis, section) for section in sections])
+    sizes = [len(part) for part in np.split(np.arange(size), parts)]
+    shapes = [(*tensor.shape[:axis], size, *tensor.shape[axis + 1 :]) for size in sizes]
+    return Narrowing([Channels(shape, tensor.axis, tensor.ids) for shape in shapes])
 
 
+def _edit_of_places(ids):
+    return lambda selection, old: [selection.count(ids[:place]) for place in old]
 
 
-_UNARY = ["Relu", "Relu6", "Sigmoid", "SparseSigmoid", "Softplus", "Softsign", "SoftShrink", "SparsePlus", "Silu", "Squareplus", "LogSigmoid", "LeakyRelu", "HardSigmoid", "HardSilu", "Elu", "Selu", "Gelu", "Celu", "TanhShrink", "HardTanh", "HardShrink", "Threshold", "Softmax", "LogSoftmax", "Absolute", "Abs", "Cast", "Ceil", "Clip", "Conj", "Copy", "Cos", "Cosh", "Exp", "Expm1", "Floor", "Identity", "Log", "Log10", "Log1p", "Log2", "Negative", "Reciprocal", "Round", "Rsqrt", "Sign", "Sin", "Sinh", "Sqrt", "Square", "StopGradient", "Tan", "Tanh", "Erf", "Normalize", "ZerosLike", "OnesLike", "NanToNum"]
+# fmt: off
+_UNARY = [
+    "Relu", "Relu6", "Sigmoid", "SparseSigmoid", "Softplus", "Softsign", "SoftShrink",
+    "SparsePlus", "Silu", "Squareplus", "LogSigmoid", "LeakyRelu", "HardSigmoid", "HardSilu",
+    "Elu", "Selu", "Gelu", "Celu", "TanhShrink", "HardTanh", "HardShrink", "Threshold",
+    "Softmax", "LogSoftmax", "Absolute", "Abs", "Cast", "Ceil", "Clip", "Conj", "Copy", "Cos",
+    "Cosh", "Exp", "Expm1", "Floor", "Identity", "Log", "Log10", "Log1p", "Log2", "Negative",
+    "Reciprocal", "Round", "Rsqrt", "Sign", "Sin", "Sinh", "Sqrt", "Square", "StopGradient",
+    "Tan", "Tanh", "Erf", "Normalize", "ZerosLike", "OnesLike", "NanToNum",
+]
+# fmt: on
 
-_BINARY = ["Add", "Subtract", "Multiply", "Divide", "TrueDivide", "DivideNoNan", "FloorDivide", "Power", "Maximum", "Minimum", "Mod", "Where", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual", "LogicalAnd", "LogicalOr", "Logaddexp"]
+# fmt: off
+_BINARY = [
+    "Add", "Subtract", "Multiply", "Divide", "TrueDivide", "DivideNoNan", "FloorDivide",
+    "Power", "Maximum", "Minimum", "Mod", "Where", "Equal", "NotEqual", "Greater",
+    "GreaterEqual", "Less", "LessEqual", "LogicalAnd", "LogicalOr", "Logaddexp",
+]
+# fmt: on
 
-_REDUCTIONS = ["Mean", "Sum", "Max", "Min", "Amax", "Amin", "Prod", "Var", "Std", "Median", "Logsumexp", "Any", "All"]
+# fmt: off
+_REDUCTIONS = [
+    "Mean", "Sum", "Max", "Min", "Amax", "Amin", "Prod", "Var", "Std", "Median", "Logsumexp",
+    "Any", "All",
+]
+# fmt: on
 
 RULES = {
     **dict.fromkeys(_UNARY, same_channels),

@@ -1,5 +1,7 @@
 """Recurrent layers and wrappers: a unit has its place in every gate."""
 
+import dataclasses
+
 import numpy as np
 
 from keras_ktan.students.channels import Channels
@@ -78,7 +80,43 @@ def bidirectional(call):
     return Narrowing([sequence], found, config)
 
 
+def time_distributed(call):
+    """TimeDistributed: the rule of the layer inside, without the axis of the steps."""
+    inner = call.layer.layer
+    step = _without_steps(call.input)
+    path = f"{call.path}/{inner.name}"
+    shape = call.output_shape
+    result = call.rule_for(inner, path)(
+        dataclasses.replace(
+            call,
+            layer=inner,
+            args=[step],
+            kwargs={},
+            config=call.config["layer"]["config"],
+            output_shapes={} if shape is None else {0: (shape[0], *shape[2:])},
+        )
+    )
+    steps = call.input.shape[1]
+    return dataclasses.replace(
+        result,
+        outputs=[
+            Channels((o.shape[0], steps, *o.shape[1:]), o.axis and o.axis + 1, o.ids)
+            for o in result.outputs
+        ],
+        config={
+            ("layer", "config", *(key if isinstance(key, tuple) else (key,))): edit
+            for key, edit in result.config.items()
+        },
+    )
+
+
+def _without_steps(tensor):
+    shape = (tensor.shape[0], *tensor.shape[2:])
+    return Channels(shape, tensor.axis and tensor.axis - 1, tensor.ids)
+
+
 RULES = {
+    "TimeDistributed": time_distributed,
     **dict.fromkeys(_GATES, recurrent),
     "Bidirectional": bidirectional,
 }

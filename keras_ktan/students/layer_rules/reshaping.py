@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_ktan.students.channels import Channels
-from keras_ktan.students.layer_rules.narrowing import Narrowing
+from keras_ktan.students.layer_rules.narrowing import LayerCall, Narrowing
 
 
 def same_channels(call):
@@ -88,7 +88,7 @@ def reshaped(call, tensor, shape):
     Returns:
         `Channels`.
     """
-    if tensor.axis is None:
+    if not call.is_open(tensor):
         return call.graph.fixed(shape)
     old_sizes = [size or 1 for size in tensor.shape[1:]]
     new_sizes = [size or 1 for size in shape[1:]]
@@ -158,9 +158,24 @@ def local(call):
     return Narrowing([Channels(shape, tensor.axis, tensor.ids)])
 
 
-_SAME = ["Activation", "ReLU", "LeakyReLU", "ELU", "Softmax", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization", "Identity", "Masking", "StochasticDepth", "UnitNormalization"]
+# fmt: off
+_SAME = [
+    "Activation", "ReLU", "LeakyReLU", "ELU", "Softmax", "Dropout", "SpatialDropout1D",
+    "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise", "GaussianDropout", "AlphaDropout",
+    "ActivityRegularization", "Identity", "Masking", "StochasticDepth", "UnitNormalization",
+]
+# fmt: on
 
-_AUGMENTATION = ["RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomCrop", "RandomContrast", "RandomBrightness", "RandomShear", "RandomHue", "RandomSaturation", "RandomSharpness", "RandomColorJitter", "RandomColorDegeneration", "RandomGrayscale", "RandomInvert", "RandomPosterization", "RandomErasing", "RandomGaussianBlur", "RandomPerspective", "RandomElasticTransform", "RandAugment", "AugMix", "AutoContrast", "Equalization", "Solarization", "CenterCrop", "Resizing"]
+# fmt: off
+_AUGMENTATION = [
+    "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomCrop",
+    "RandomContrast", "RandomBrightness", "RandomShear", "RandomHue", "RandomSaturation",
+    "RandomSharpness", "RandomColorJitter", "RandomColorDegeneration", "RandomGrayscale",
+    "RandomInvert", "RandomPosterization", "RandomErasing", "RandomGaussianBlur",
+    "RandomPerspective", "RandomElasticTransform", "RandAugment", "AugMix", "AutoContrast",
+    "Equalization", "Solarization", "CenterCrop", "Resizing",
+]
+# fmt: on
 
 _LOCAL = [
     f"{kind}{rank}D"
@@ -168,12 +183,16 @@ _LOCAL = [
     for rank in (1, 2, 3)
 ] + [f"Adaptive{kind}Pooling{rank}D" for kind in ("Average", "Max") for rank in (1, 2, 3)]
 
+_GLOBAL = [f"Global{kind}Pooling{rank}D" for kind in ("Average", "Max") for rank in (1, 2, 3)]
+
+# Layers without weights, of which nothing becomes narrower.
+_FIXED = ["CategoryEncoding", "Discretization", "Dot", "HashedCrossing", "Hashing"]
+
 RULES = {
     **dict.fromkeys(_SAME, same_channels),
     **dict.fromkeys((*_AUGMENTATION, *_LOCAL), local),
-    **{
-        f"Global{kind}Pooling{rank}D": reduction for kind in ("Average", "Max") for rank in (1, 2, 3)
-    },
+    **dict.fromkeys(_GLOBAL, reduction),
+    **dict.fromkeys(_FIXED, LayerCall.fixed_outputs),
     "Flatten": flatten,
     "Reshape": reshape,
     "Permute": permute,
