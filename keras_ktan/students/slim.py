@@ -12,7 +12,7 @@ from keras_ktan.students.model_config import (
     validate_is_graph,
 )
 from keras_ktan.students.target import largest_student, parse_target
-from keras_ktan.students.transfer import check_shapes, copy_weights
+from keras_ktan.students.transfer import check_shapes, copy_weights, make_trainable
 from keras_ktan.students.widths import WidthPlan, validate_divisor, validate_width
 from keras_ktan.utils.channel_record import ChannelRecord, attach_channel_record
 
@@ -149,7 +149,7 @@ def _build(graph, selection, name, seed):
     if seed is not None:
         config = seeded_config(config, seed)
     student = build_from_config(graph.teacher, config)
-    student.trainable = True
+    make_trainable(student)
     check_shapes(graph, selection, student)
     return student
 

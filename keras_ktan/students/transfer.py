@@ -69,6 +69,20 @@ def copy_weights(graph, selection, student):
             layer.finalize_state()
 
 
+def make_trainable(student):
+    """Let every layer be trained, also where the teacher's was frozen.
+
+    Args:
+        student: A Functional or Sequential model.
+    """
+    student.trainable = True
+    for layer in student.layers:  # a Sequential model does not hand the attribute on
+        if is_model(layer) and is_graph(layer):
+            make_trainable(layer)
+        else:
+            layer.trainable = True
+
+
 def _variables(graph, student):
     """The teacher's variables beside the student's, with the path of their layer."""
     targets = layers_by_path(student, graph.rules)

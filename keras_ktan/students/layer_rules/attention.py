@@ -18,7 +18,9 @@ def multi_head_attention(call):
     key = others[0] if others else value
     head = call.new_channels(layer.key_dim, "key")
     head_value = call.new_channels(layer.value_dim, "value")
-    made = call.new_channels(_output_size(layer), "output")
+    # Without `output_shape` the layer makes as many channels as the query has.
+    has_own_width = layer.get_config()["output_shape"] is not None
+    made = call.new_channels(_output_size(layer), "output") if has_own_width else call.ids(query)
 
     def scale(selection):
         return math.sqrt(selection.count(head) / len(head))
@@ -36,13 +38,10 @@ def multi_head_attention(call):
     found += weight(output.kernel, {1: head_value, 2: made}, "kernel", 2)
     found += weight(output.bias, {0: made})
     config = {"key_dim": head, "value_dim": head_value}
-    if layer.get_config()["output_shape"] is not None:
+    if has_own_width:
         config["output_shape"] = lambda selection, old: (
             selection.count(made) if isinstance(old, int) else [selection.count(made)]
         )
-    else:
-        # Without `output_shape` the layer makes as many channels as the query has.
-        call.tie(made, call.ids(query, -1))
     shape = call.output_shape or (*query.shape[:-1], len(made))
     outputs = [Channels(shape, len(shape) - 1, made)]
     if 1 in call.output_shapes:

@@ -86,10 +86,13 @@ def concatenation(call):
     )
     if len(tensors) < len(keras.tree.flatten(call.args)):
         return call.fixed_outputs()  # constants among them
-    if along == (_open_axis(call, tensors) or along):
+    axis = _open_axis(call, tensors)
+    if axis is None:
+        return call.fixed_outputs()
+    if along == axis:
         ids = np.concatenate([call.ids(tensor, along) for tensor in tensors])
         return Narrowing([Channels(shape, along, ids)])
-    return _tied(call, tensors, shape)
+    return Narrowing([Channels(shape, axis, _tied(call, tensors, axis))])
 
 
 def _open_axis(call, tensors):
@@ -97,13 +100,12 @@ def _open_axis(call, tensors):
     return next((tensor.axis for tensor in tensors if call.is_open(tensor)), None)
 
 
-def _tied(call, tensors, shape):
-    """Tensors joined along another axis than their channels', which are the same then."""
-    axis = _open_axis(call, tensors)
+def _tied(call, tensors, axis):
+    """The channels of tensors that become parts of one along another axis: they are the same."""
     ids = call.ids(tensors[0], axis)
     for tensor in tensors[1:]:
         call.tie(ids, call.ids(tensor, axis))
-    return Narrowing([Channels(shape, axis, ids)])
+    return ids
 
 
 def stack(call):
@@ -115,10 +117,7 @@ def stack(call):
     axis = _open_axis(call, tensors)
     if axis is None:
         return call.fixed_outputs()
-    ids = call.ids(tensors[0], axis)
-    for tensor in tensors[1:]:
-        call.tie(ids, call.ids(tensor, axis))
-    return Narrowing([Channels(shape, axis + (new <= axis), ids)])
+    return Narrowing([Channels(shape, axis + (new <= axis), _tied(call, tensors, axis))])
 
 
 def product(call):
