@@ -234,6 +234,17 @@ def build_from_config(teacher, config):
     Returns:
         A built `keras.Model`.
     """
-    if isinstance(teacher, keras.Sequential) or "layers" in teacher.get_config():
-        return type(teacher).from_config(config)
-    return keras.Model.from_config(config)
+    plain = not isinstance(teacher, keras.Sequential) and "layers" not in teacher.get_config()
+    with keras.saving.custom_object_scope(_own_classes(teacher)):
+        return (keras.Model if plain else type(teacher)).from_config(config)
+
+
+def _own_classes(model):
+    """Classes of layers that Keras may not know, by name."""
+    found = {}
+    for layer in model.layers:
+        if is_model(layer) and is_graph(layer):
+            found.update(_own_classes(layer))
+        elif not type(layer).__module__.startswith("keras."):
+            found[type(layer).__name__] = type(layer)
+    return found

@@ -69,12 +69,14 @@ def kill_channels(model, channels):
     """
     died = 0
     for path, layer in flat_layers(model).items():
-        if path not in channels or not layer.weights:
+        living = channels.get(path, channels.get(f"{path}:0"))
+        if living is None or not layer.weights:
             continue
+        output = keras.tree.flatten(layer.output)[0]
+        last = keras.config.image_data_format() == "channels_last" or len(output.shape) < 4
+        dead = np.setdiff1d(np.arange(output.shape[-1 if last else 1]), living)
+        layer = layer.layer if isinstance(layer, L.TimeDistributed) else layer
         kind = type(layer).__name__
-        last = keras.config.image_data_format() == "channels_last" or len(layer.output.shape) < 4
-        size = layer.output.shape[-1 if last else 1]
-        dead = np.setdiff1d(np.arange(size), channels[path])
         died += len(dead)
         if kind == "Bidirectional":
             half = layer.forward_layer.units
@@ -83,7 +85,7 @@ def kill_channels(model, channels):
             _clear_recurrent(layer.backward_layer, dead[dead >= half] - half if joined else dead)
         elif kind in ("LSTM", "GRU", "SimpleRNN"):
             _clear_recurrent(layer, dead)
-        elif kind == "BatchNormalization":
+        elif kind in ("BatchNormalization", "GroupNormalization"):
             _clear(layer.gamma, 0, dead)
             _clear(layer.beta, 0, dead)
             if layer.gamma is None:
@@ -98,7 +100,7 @@ def kill_channels(model, channels):
         elif kind.startswith("Separable"):
             _clear(layer.pointwise_kernel, -1, dead)
             _clear(layer.bias, 0, dead)
-        elif kind.startswith("Conv") or kind == "Dense":
+        elif kind.startswith("Conv") or kind in ("Dense", "EinsumDense"):
             _clear(layer.kernel, -1, dead)
             _clear(layer.bias, 0, dead)
     return died

@@ -116,6 +116,7 @@ def test_target_of_macs_is_a_share_of_the_teachers(capsys):
     assert 0 < channel_record_of(student).width < 0.25
 
 
+@pytest.mark.slow
 def test_target_holds_for_a_convolutional_net():
     teacher = residual_net()
     student = slim_student(teacher, target={"macs": 0.3}, divisor=1)
@@ -190,9 +191,7 @@ def test_random_choices_and_random_weights_follow_the_seed():
     teacher = dense_chain(64, 2)
 
     def make(seed):
-        student = slim_student(
-            teacher, 0.25, initialize="random", importance="random", seed=seed
-        )
+        student = slim_student(teacher, 0.25, initialize="random", importance="random", seed=seed)
         return kept(student, "dense0"), values(student.layers[0].kernel)
 
     (first, kernel), (again, same_kernel), (other, other_kernel) = make(1), make(1), make(2)
@@ -216,9 +215,7 @@ def test_attention_keeps_the_size_of_its_products():
         bias[:, 5:13] = 0.0
         projection.set_weights([kernel, bias])
     inputs = inputs_for(teacher)
-    student = slim_student(
-        teacher, {"attention": 0.5, "in": 1.0}, importance=lambda layer: None
-    )
+    student = slim_student(teacher, {"attention": 0.5, "in": 1.0}, importance=lambda layer: None)
     slim = student.get_layer("attention")
     assert slim.key_dim == 8 and slim.num_heads == 2
     # The output of the attention is as wide as its query, which stays.
@@ -243,8 +240,14 @@ def test_dtypes_stay_and_everything_is_trainable():
     assert len(student.trainable_weights) == 6 and not teacher.trainable_weights
 
 
-@pytest.mark.parametrize("width", [0.25, 0.5])
-@pytest.mark.parametrize("name", EVERY_SMALL)
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [
+        *((name, 0.25) for name in EVERY_SMALL if name != "lstm"),
+        pytest.param("lstm", 0.25, marks=pytest.mark.slow),
+        *(pytest.param(name, 0.5, marks=pytest.mark.long) for name in EVERY_SMALL),
+    ],
+)
 def test_students_train_save_and_load(name, width, tmp_path):
     teacher = randomise(EVERY_SMALL[name]())
     student = slim_student(teacher, width)

@@ -158,6 +158,19 @@ class LayerCall:
         self.keep_all(tensor)
         return self.kept(tensor.shape[axis])
 
+    def output_channels(self, ids, axis=-1):
+        """The `Channels` of the first output.
+
+        Args:
+            ids: The decisions along its axis of channels.
+            axis: That axis, which may be negative.
+
+        Returns:
+            `Channels`.
+        """
+        shape = self.output_shape or (*self.input.shape[:-1], len(ids))
+        return Channels(shape, axis % len(shape), ids)
+
     def fixed_outputs(self):
         """`Narrowing` that keeps everything the call reads and makes as wide as it is."""
         self.keep_all(*self.inputs)
