@@ -194,7 +194,7 @@ class ChannelGraph:
         result = self.rule_for(node.layer, node.path)(call)
         for weight in result.weights:
             first = self.weights.setdefault(id(weight.variable), weight)
-            for axis, ids in weight.axes.items():
+            for axis, ids in weight.axes.items() if first is not weight else ():
                 self.decisions.tie(first.axes[axis], ids)
         if any(weight.measures == "kernel" for weight in result.weights):
             self._read.setdefault(node.path, []).append(call.input)

@@ -1,6 +1,7 @@
 """Visit the calls of a functional model in the order of the data."""
 
 import dataclasses
+import inspect
 import typing
 
 import keras
@@ -144,6 +145,10 @@ def _resolve(data, known):
     )
 
 
+def _takes_training(layer):
+    return "training" in inspect.signature(layer.call).parameters
+
+
 def run(model, config, inputs, on_call, opens):
     """Compute a model's outputs call by call.
 
@@ -170,6 +175,8 @@ def run(model, config, inputs, on_call, opens):
         )
         if type(node.layer).__name__ == "GetItem":
             args = [args[0], tuple(args[1]) if isinstance(args[1], list) else args[1]]
+        if isinstance(node.layer, keras.Layer) and _takes_training(node.layer):
+            kwargs["training"] = False  # augmentation layers would augment otherwise
         return keras.tree.flatten(node.layer(*args, **kwargs))
 
     return walk(model, config, inputs, visit)

@@ -98,8 +98,8 @@ def function_scores(graph, function):
         if values.shape != channels.ids.shape or not np.isfinite(values).all():
             raise ValueError(
                 f"`importance` returned an array of the shape {values.shape} for the layer "
-                f"'{record.path}', which makes {len(channels.ids)} channels. Expected a finite number "
-                "for each channel, or `None` where it says nothing. Correct the function."
+                f"'{record.path}', which makes {len(channels.ids)} channels. Expected a finite "
+                "number for each channel, or `None` where it says nothing. Correct the function."
             )
         total.add(channels.ids, values)
     return total.values()

@@ -92,9 +92,10 @@ def model_config(model):
     config = model.get_config()
     if "layers" not in config:
         config = keras.Model(model.input, model.output, name=model.name).get_config()
+    layers = {layer.name: layer for layer in model.layers}
     for entry in config["layers"]:
-        layer = model.get_layer(entry_name(entry)) if _is_layer_entry(entry, model) else None
-        if layer is not None and is_model(layer) and is_graph(layer):
+        layer = layers.get(entry_name(entry))  # operations are no layers
+        if is_model(layer) and is_graph(layer):
             inner = model_config(layer)
             if not isinstance(layer, keras.Sequential) and "layers" not in layer.get_config():
                 plain = keras.Model(layer.input, layer.output, name=layer.name)
@@ -130,10 +131,6 @@ def graph_config(model, config):
 def entry_name(entry):
     """The name of a layer or operation in a model's config."""
     return entry.get("name") or entry["config"]["name"]
-
-
-def _is_layer_entry(entry, model):
-    return any(layer.name == entry_name(entry) for layer in model.layers)
 
 
 def parse_arguments(value, location):
@@ -173,7 +170,7 @@ def edited_config(config, edits):
         edits: Dict from locations (tuples of keys) to new values.
 
     Returns:
-        The copy, without what was recorded about shapes that have been built.
+        The copy, without what was recorded about building and compiling.
     """
     config = copy.deepcopy(config)
     for location, value in edits.items():
@@ -181,20 +178,21 @@ def edited_config(config, edits):
         for key in location[:-1]:
             holder = holder[key]
         holder[location[-1]] = value
-    _forget_built_shapes(config)
+    _forget_what_was_built(config)
     return config
 
 
-def _forget_built_shapes(value):
-    # A layer is built with the shape in `build_config` before it meets its narrower input.
+def _forget_what_was_built(value):
+    # A layer would be built with the shape in `build_config` before it meets its narrower input,
+    # and a nested model that was compiled would get an optimizer.
     if isinstance(value, dict):
-        for key in ("build_config", "build_input_shape"):
+        for key in ("build_config", "build_input_shape", "compile_config"):
             value.pop(key, None)
         for inner in value.values():
-            _forget_built_shapes(inner)
+            _forget_what_was_built(inner)
     elif isinstance(value, (list, tuple)):
         for inner in value:
-            _forget_built_shapes(inner)
+            _forget_what_was_built(inner)
 
 
 def seeded_config(config, seed):

@@ -64,7 +64,8 @@ def sizes(teacher, student, measure):
     Raises:
         ValueError: If the teacher's input size is open, so that its MACs cannot be counted.
     """
-    from keras_ktan.report import compression_report  # report is a package above this one
+    # Only a target needs the report and the tracing of models that it is made from.
+    from keras_ktan.report import compression_report
 
     report = compression_report(teacher, student)
     found = getattr(report.teacher, measure), getattr(report.student, measure)

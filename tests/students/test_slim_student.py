@@ -215,11 +215,28 @@ def test_attention_keeps_the_size_of_its_products():
         bias[:, 5:13] = 0.0
         projection.set_weights([kernel, bias])
     inputs = inputs_for(teacher)
-    student = slim_student(teacher, {"attention": 0.5, "in": 1.0}, importance=lambda layer: None)
+    student = slim_student(teacher, {"attention": 0.5})
     slim = student.get_layer("attention")
     assert slim.key_dim == 8 and slim.num_heads == 2
     # The output of the attention is as wide as its query, which stays.
     np.testing.assert_allclose(outputs_of(student, inputs), outputs_of(teacher, inputs), atol=1e-5)
+
+
+def test_attention_of_grouped_queries_keeps_the_size_of_its_products():
+    inputs = keras.Input((5, 16))
+    attention = L.GroupedQueryAttention(16, 4, 2, name="attention")
+    teacher = randomise(keras.Model(inputs, L.Dense(3, name="out")(attention(inputs, inputs))))
+    dead = {"query": slice(3, 11), "key": slice(3, 11), "value": slice(8, 16)}
+    for variable in attention.weights:
+        _, layer, name = variable.path.rsplit("/", 2)
+        if layer in dead:
+            array = np.array(values(variable))
+            array[..., dead[layer]] = 0.0
+            variable.assign(array)
+    data = inputs_for(teacher)
+    student = slim_student(teacher, 0.5)
+    assert student.get_layer("attention").head_dim == 8
+    np.testing.assert_allclose(outputs_of(student, data), outputs_of(teacher, data), atol=1e-5)
 
 
 def test_dtypes_stay_and_everything_is_trainable():

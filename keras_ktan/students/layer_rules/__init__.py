@@ -1,4 +1,49 @@
-"""How layers pass channels on: one rule for each kind of layer, found by the class's name."""
+"""How layers pass channels on: one rule for each kind of layer, found by the class's name.
+
+A rule takes a `LayerCall` and returns a `Narrowing`. It says which decisions (keep or drop) the
+channels of the layer's outputs depend on, which axes of the layer's weights belong to which
+decisions, and which entries of its config are numbers of channels. Layers of your own get a rule
+with the argument `rules` of `slim_student`.
+
+Example:
+
+```python
+import keras
+from keras_ktan.students import slim_student
+from keras_ktan.students.layer_rules import Narrowing, weight
+
+
+class Projection(keras.layers.Layer):
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], self.units), name="kernel")
+
+    def call(self, inputs):
+        return keras.ops.matmul(inputs, self.kernel)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def projection(call):
+    units = call.new_channels(call.layer.units)
+    axes = {0: call.ids(call.input), 1: units}
+    return Narrowing(
+        outputs=[call.output_channels(units)],
+        weights=weight(call.layer.kernel, axes, measures="kernel", measured_axis=1),
+        config={"units": units},
+    )
+
+
+inputs = keras.Input((8,))
+teacher = keras.Model(inputs, keras.layers.Dense(2)(Projection(32)(inputs)))
+student = slim_student(teacher, width=0.5, rules={Projection: projection})
+print(student.layers[1].units)  # 16
+```
+"""
 
 import keras
 

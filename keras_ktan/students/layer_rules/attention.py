@@ -61,6 +61,34 @@ def _output_size(layer):
     return layer.output_dense.kernel.shape[-1]
 
 
+def grouped_query_attention(call):
+    """GroupedQueryAttention: the width of a head shrinks, as in `multi_head_attention`."""
+    query, value, *others = _tensors(call)
+    key = others[0] if others else value
+    size = call.layer.head_dim
+    head, head_value = call.new_channels(size, "key"), call.new_channels(size, "value")
+    made = call.ids(query)
+    variables = {tuple(v.path.split("/")[-2:]): v for v in call.layer.weights}
+
+    def scale(selection):
+        return math.sqrt(selection.count(head) / size)
+
+    found = []
+    for name, tensor, ids, factor in (
+        ("query", query, head, scale),
+        ("key", key, head, None),
+        ("value", value, head_value, None),
+        ("gate", query, head_value, None),
+    ):
+        kernel, bias = variables.get((name, "kernel")), variables.get((name, "bias"))
+        found += weight(kernel, {0: call.ids(tensor), 2: ids}, "kernel", 2, factor)
+        found += weight(bias, {1: ids}, factor=factor)
+    found += weight(variables["attention_output", "kernel"], {1: head_value, 2: made})
+    found += weight(variables.get(("attention_output", "bias")), {0: made})
+    shape = call.output_shape or query.shape
+    return Narrowing([Channels(shape, len(shape) - 1, made)], found, {"head_dim": head})
+
+
 def attention(call):
     """Attention, AdditiveAttention: no weights but a scale; sums of the values."""
     query, value, *others = call.inputs
@@ -80,5 +108,6 @@ def attention(call):
 
 RULES = {
     "MultiHeadAttention": multi_head_attention,
+    "GroupedQueryAttention": grouped_query_attention,
     **dict.fromkeys(("Attention", "AdditiveAttention"), attention),
 }
