@@ -62,44 +62,49 @@ class AdversarialLoss:
                 "of real and fake logits, or None. Leave it out to compare logits with `boundary`."
             )
 
-    def discriminator_loss(self, real_logits, fake_logits):
+    def discriminator_loss(self, real_logits, fake_logits, mask=None):
         """What the discriminator minimises.
 
         Args:
             real_logits: Tensor `(batch, ...)`, logits of T2S's maps.
             fake_logits: Tensor `(batch, ...)`, logits of the student's maps.
+            mask: Optional boolean tensor of their shape: where there is no padding.
 
         Returns:
             Tensor `(batch,)`.
         """
-        return mean_per_example(self.discriminator(*in_full_precision(real_logits, fake_logits)))
+        values = self.discriminator(*in_full_precision(real_logits, fake_logits))
+        return mean_per_example(values, mask)
 
-    def generator_loss(self, fake_logits):
+    def generator_loss(self, fake_logits, mask=None):
         """What the student minimises.
 
         Args:
             fake_logits: Tensor `(batch, ...)`, logits of the student's maps.
+            mask: Optional boolean tensor of their shape: where there is no padding.
 
         Returns:
             Tensor `(batch,)`.
         """
-        return mean_per_example(self.generator(*in_full_precision(fake_logits)))
+        return mean_per_example(self.generator(*in_full_precision(fake_logits)), mask)
 
-    def discriminator_accuracy(self, real_logits, fake_logits):
+    def discriminator_accuracy(self, real_logits, fake_logits, mask=None):
         """Share of logits that are right: 0.5 is guessing, at 1 the student learns nothing.
 
         Args:
             real_logits: Tensor `(batch, ...)`, logits of T2S's maps.
             fake_logits: Tensor `(batch, ...)`, logits of the student's maps.
+            mask: Optional boolean tensor of their shape: where there is no padding.
 
         Returns:
             Tensor `(batch,)`.
         """
         real, fake = in_full_precision(real_logits, fake_logits)
         if self.accuracy is not None:
-            return mean_per_example(self.accuracy(real, fake))
+            return mean_per_example(self.accuracy(real, fake), mask)
         right = ops.cast(real > self.boundary, real.dtype)
-        return mean_per_example(right + ops.cast(fake <= self.boundary, fake.dtype)) / 2.0
+        right = right + ops.cast(fake <= self.boundary, fake.dtype)
+        return mean_per_example(right, mask) / 2.0
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object

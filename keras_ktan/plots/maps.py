@@ -79,16 +79,12 @@ def _panels(distiller, images, student_without, pair):
             "rank 4, `(batch, height, width, channels)`. Name another pair."
         )
     images = np.asarray(images)
-    teacher_outputs, teacher_maps = objectives.teacher_forward(images)
+    teacher = objectives.teacher_forward(images)
     paths = [one.pair.student_layer_name for one in objectives.pairs]
-    _, student_maps = FeatureTap(distiller.student, paths, "student")(images)
-    targets = [
-        one.teacher_to_student(teacher_map, size=tuple(student_map.shape[1:-1]))
-        for one, teacher_map, student_map in zip(
-            objectives.pairs, teacher_maps, student_maps, strict=True
-        )
-    ]
-    target = targets[pair]
+    student = FeatureTap(distiller.student, paths, "student").forward(images)
+    teacher_maps, student_maps = teacher.maps, student.maps
+    targets = objectives.targets(teacher, student)
+    target = targets[pair].map
     panels = [
         ("teacher", (_energy(teacher_maps[pair]), None)),
         ("teacher, projected by T2S", (_energy(target), None)),
@@ -102,7 +98,7 @@ def _panels(distiller, images, student_without, pair):
         panels.append((name, (_energy(features), agreement)))
     if objectives.uses_discriminator:
         logits = objectives.discriminator_forward(
-            teacher_outputs, targets, student_maps, step=None
+            teacher.outputs, targets, student_maps, step=None
         )[pair][1]
         name = distiller.get_compile_config()["adversarial_loss"]
         boundary = get_adversarial_loss(keras.saving.deserialize_keras_object(name)).boundary

@@ -130,6 +130,21 @@ def validate_trainable(student):
         )
 
 
+def validate_optimized_variables(variables, optimizer):
+    """The student's trainable weights are those that `compile` made the optimizer for."""
+    known = {id(variable) for variable in optimizer.split_variables()[0]}
+    now = {id(variable) for variable in variables}
+    if known == now:
+        return
+    names = [variable.path for variable in variables if id(variable) not in known]
+    frozen = len(known - now)
+    raise ValueError(
+        f"The student's trainable weights have changed since `compile`: {len(names)} were unfrozen "
+        f"{names[:3]} and {frozen} frozen. Expected the same, because the optimizer was made for "
+        "those. Call `compile` again."
+    )
+
+
 def validate_terms(objectives, search_error):
     """Every term asked for can be computed with these models."""
     if objectives.is_active("logits") and not objectives.outputs:
