@@ -9,6 +9,7 @@ from keras_ktan.layers.discriminator import FeatureDiscriminator
 from keras_ktan.layers.teacher_to_student import TeacherToStudent
 from keras_ktan.output_pair import OutputPair
 from keras_ktan.report import compression_report
+from keras_ktan.students import slim_student
 
 __version__ = "0.1.0"
 
@@ -22,4 +23,5 @@ __all__ = [
     "compression_report",
     "export_student",
     "feature_maps",
+    "slim_student",
 ]
