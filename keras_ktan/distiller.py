@@ -235,9 +235,9 @@ class KTANDistiller(TrainStep, keras.Model):
         logits_loss="kl",
         logits_loss_weight=None,
         feature_loss="cosine",
-        feature_loss_weight=1.0,
+        feature_loss_weight=None,
         adversarial_loss="bce",
-        adversarial_loss_weight=0.02,
+        adversarial_loss_weight=None,
         t2s_optimizer=None,
         discriminator_optimizer=None,
     ) -> None:
@@ -269,10 +269,12 @@ class KTANDistiller(TrainStep, keras.Model):
                 `loss` is given), else 0.
             feature_loss: `"cosine"`, `"mse"`, `"normalized_mse"`, `"pooled_cosine"`, a
                 `keras.losses.Loss` or a function of (target, feature map) likewise.
-            feature_loss_weight: Weight of the feature loss.
+            feature_loss_weight: `None`: 1 where feature maps are paired, else 0. A number says
+                that the term is wanted.
             adversarial_loss: `"bce"`, `"least_squares"`, `"hinge"` or an
                 `keras_ktan.losses.AdversarialLoss`.
             adversarial_loss_weight: Weight of the student's loss against the discriminator.
+                `None`: 0.02 where feature maps are paired, else 0.
             t2s_optimizer: T2S's optimizer. `None`: `Adam(3e-3)`.
             discriminator_optimizer: The discriminators' optimizer. `None`:
                 `Adam(5e-5, beta_1=0.5)`, slow, so that the discriminator does not win.
@@ -286,8 +288,7 @@ class KTANDistiller(TrainStep, keras.Model):
         """
         arguments = {name: value for name, value in locals().items() if name in _COMPILE_ARGUMENTS}
         pairing = self._untracked.pairing
-        if logits_loss_weight is None:
-            arguments["logits_loss_weight"] = 1.0 if pairing.outputs.may_pair(loss) else 0.0
+        self._settle_weights(arguments)
         self._validate_compile(arguments)
         weights = {term: arguments[f"{term}_loss_weight"] for term in _TERMS}
         outputs = pairing.outputs.settle(loss, weights)
@@ -334,6 +335,20 @@ class KTANDistiller(TrainStep, keras.Model):
             "t2s_optimizer": optimizers.t2s or t2s_optimizer,
             "discriminator_optimizer": optimizers.discriminator or discriminator_optimizer,
         }
+
+    def _settle_weights(self, arguments):
+        """A weight of `None` is the default where the models allow the term, else 0."""
+        pairing = self._untracked.pairing
+        allowed = {
+            "logits": pairing.outputs.may_pair(arguments["loss"]),
+            "feature": bool(pairing.pairs),
+            "adversarial": bool(pairing.pairs),
+        }
+        for term, default in _DEFAULT_WEIGHTS.items():
+            if arguments[f"{term}_loss_weight"] is None:
+                arguments[f"{term}_loss_weight"] = default if allowed[term] else 0.0
+                if term == "feature" and not allowed[term]:
+                    pairing.warn_of_missing_maps()
 
     def _connect_variances(self, outputs):
         known = {layer.name: layer for layer in self.output_variances}
@@ -647,6 +662,7 @@ class KTANDistiller(TrainStep, keras.Model):
         )
 
 
+_DEFAULT_WEIGHTS = {"logits": 1.0, "feature": 1.0, "adversarial": 0.02}
 _TERMS = ("student", "logits", "feature", "adversarial")
 # What is saved of a call of `compile`.
 _COMPILE_ARGUMENTS = tuple(inspect.signature(KTANDistiller.compile).parameters)[1:]

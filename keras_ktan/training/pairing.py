@@ -1,5 +1,8 @@
 """What two models have to do with each other: their paired outputs and their paired maps."""
 
+import warnings
+
+from keras_ktan.introspection.cuts import map_calls
 from keras_ktan.introspection.feature_maps import default_feature_map
 from keras_ktan.introspection.model_trace import ModelTrace
 from keras_ktan.training import validation
@@ -44,6 +47,7 @@ class Pairing:
         units = self.outputs.head_units
         # Only a term that needs maps makes a failed search an error; `compile` knows.
         self.search_error = None
+        self._have_maps = any(map_calls(trace) for trace in traces)
         if feature_pairs is None:
             try:
                 names = [
@@ -65,6 +69,11 @@ class Pairing:
     def discriminators(self):
         """The discriminators, each once though pairs may share one."""
         return _unique(pair.discriminator for pair in self.pairs)
+
+    def warn_of_missing_maps(self):
+        """Say that no maps are compared, where the models have some."""
+        if self.search_error and self._have_maps:
+            warnings.warn(f"No feature maps are compared. {self.search_error}", stacklevel=4)
 
     def connect_condition(self, classes):
         """Tell the discriminators how many classes the teacher's probabilities are of.
