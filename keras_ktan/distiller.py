@@ -550,9 +550,9 @@ class KTANDistiller(TrainStep, keras.Model):
         terms = {tracker.name for tracker in self.loss_trackers}
         return {name: value for name, value in results.items() if name not in terms}
 
-    def export(self, filepath, format="tf_saved_model", **kwargs):
+    def export(self, filepath, format=None, **kwargs):
         """Export the student alone; see `export_student`."""
-        export_student(self.student, filepath, format=format, **kwargs)
+        return export_student(self.student, filepath, format=format, **kwargs)
 
     # As a file.
 
