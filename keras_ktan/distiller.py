@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ from keras_ktan.export import export_student
 from keras_ktan.feature_pair import FeaturePair, as_feature_pairs
 from keras_ktan.introspection.model_trace import supports_jit
 from keras_ktan.layers.running_variance import RunningVariance
-from keras_ktan.losses.adversarial import get_adversarial_loss
+from keras_ktan.losses.adversarial import AdversarialLoss, get_adversarial_loss
 from keras_ktan.losses.feature import validate_feature_loss
 from keras_ktan.losses.logits import validate_logits_loss
 from keras_ktan.output_pair import OutputPair, as_output_pairs
@@ -29,6 +30,9 @@ from keras_ktan.training.student_loss import UntrackedStudentLoss, batch_size, o
 from keras_ktan.utils.cached_batch import plain_inputs
 from keras_ktan.utils.config_format import with_format, without_format
 from keras_ktan.utils.numbers import validate_number
+
+# What `compile` takes for the weight of a term.
+Weight = float | keras.optimizers.schedules.LearningRateSchedule
 
 
 @dataclasses.dataclass
@@ -221,25 +225,25 @@ class KTANDistiller(TrainStep, keras.Model):
 
     def compile(
         self,
-        optimizer="adam",
-        loss=None,
-        loss_weights=None,
-        metrics=None,
-        weighted_metrics=None,
-        run_eagerly=False,
-        steps_per_execution=1,
-        jit_compile="auto",
-        auto_scale_loss=True,
+        optimizer: Any = "adam",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
         *,
-        student_loss_weight=1.0,
-        logits_loss="kl",
-        logits_loss_weight=None,
-        feature_loss="cosine",
-        feature_loss_weight=None,
-        adversarial_loss="bce",
-        adversarial_loss_weight=None,
-        t2s_optimizer=None,
-        discriminator_optimizer=None,
+        student_loss_weight: Weight = 1.0,
+        logits_loss: str | keras.losses.Loss | Callable = "kl",
+        logits_loss_weight: Weight | None = None,
+        feature_loss: str | keras.losses.Loss | Callable = "cosine",
+        feature_loss_weight: Weight | None = None,
+        adversarial_loss: str | AdversarialLoss = "bce",
+        adversarial_loss_weight: Weight | None = None,
+        t2s_optimizer: Any = None,
+        discriminator_optimizer: Any = None,
     ) -> None:
         """Configure the training.
 
@@ -394,15 +398,15 @@ class KTANDistiller(TrainStep, keras.Model):
 
     def fit(
         self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        verbose="auto",
-        callbacks=None,
-        validation_split=0.0,
-        validation_data=None,
-        shuffle=True,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: int | str = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
         **arguments,
     ) -> keras.callbacks.History:
         """Train the student; all arguments are those of `keras.Model.fit`.

@@ -1,5 +1,7 @@
 """FeaturePair: a teacher's map and the student's map that learns from it."""
 
+from collections.abc import Callable
+
 import keras
 
 from keras_ktan.layers.discriminator import FeatureDiscriminator
@@ -57,12 +59,12 @@ class FeaturePair:
 
     def __init__(
         self,
-        teacher_layer_name,
-        student_layer_name,
-        weight=1.0,
-        teacher_to_student=None,
-        discriminator=None,
-        position_weights=None,
+        teacher_layer_name: str,
+        student_layer_name: str,
+        weight: float = 1.0,
+        teacher_to_student: TeacherToStudent | None = None,
+        discriminator: FeatureDiscriminator | None = None,
+        position_weights: Callable | None = None,
     ):
         for name, value in {
             "teacher_layer_name": teacher_layer_name,

@@ -30,7 +30,9 @@ PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 # Where the numbers of README's first table come from.
 HEADLINE_SOURCES = "benchmarks/results/cifar10_16_*_stage_2_cpu/table.md"
 TENSORFLOW_PAGES = ("several_devices.md", "export.md")
-SLOW_PAGES = ("tuning.md",)
+SLOW_PAGES = ("export.md", "tuning.md")
+# What only one extra brings, and no test needs but that of a page which shows it.
+EXTRA_MODULES = ("ai_edge_litert", "onnxruntime")
 
 
 def page_id(page):
@@ -87,9 +89,10 @@ def few_digits(monkeypatch):
 
 
 @pytest.fixture
-def eager():
-    """TensorFlow takes seconds to trace a step, and the graph is no page's subject."""
-    if keras.backend.backend() != "tensorflow":
+def eager(request):
+    """TensorFlow takes seconds to trace a step; a graph is the subject of one page alone."""
+    page = request.node.callspec.params["page"]
+    if keras.backend.backend() != "tensorflow" or page.name == "export.md":
         yield
         return
     import tensorflow as tf
@@ -138,6 +141,9 @@ def test_the_code_of_a_page_runs_in_order(page, tmp_path, monkeypatch):
     few_digits(monkeypatch)
     few_epochs(monkeypatch)
     text = page.read_text()
+    for module in EXTRA_MODULES:
+        if f"import {module}" in text or f"from {module}" in text:
+            pytest.importorskip(module)
     namespace = {"__name__": "example"}
     if "goes on from\n[Getting started]" in text or "goes on from [Getting started]" in text:
         namespace = getting_started()
@@ -235,3 +241,25 @@ def test_the_api_reference_lists_every_public_name():
     listed = {path for path, _ in public_callables()}
     for name in keras_ktan.__all__:
         assert f"keras_ktan.{name}" in listed
+
+
+def unannotated(function):
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name != "self"
+        and parameter.kind not in kinds
+        and parameter.annotation is inspect.Parameter.empty
+    ]
+
+
+def test_public_constructors_are_annotated():
+    missing = {
+        path: unannotated(found.__init__)
+        for path, found in public_callables()
+        if inspect.isclass(found)
+    }
+    assert {path: names for path, names in missing.items() if names} == {}
+    assert unannotated(keras_ktan.KTANDistiller.compile) == []
+    assert unannotated(keras_ktan.KTANDistiller.fit) == []

@@ -1,5 +1,10 @@
 """TeacherCache: the teacher's outputs, computed once."""
 
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -83,12 +88,12 @@ class TeacherCache:
 
     def __init__(
         self,
-        teacher,
-        directory,
-        views=None,
-        layer_names=None,
-        precision="float32",
-        batch_size=128,
+        teacher: keras.Model,
+        directory: str | os.PathLike,
+        views: dict[str, Callable] | None = None,
+        layer_names: Sequence[str] | None = None,
+        precision: str = "float32",
+        batch_size: int = 128,
     ):
         teacher, layer_names = teacher_and_layers(teacher, layer_names)
         views = {"plain": _unchanged} if views is None else views
@@ -104,11 +109,11 @@ class TeacherCache:
         FeatureTap(teacher, self.layer_names, "teacher")  # a wrong path is an error now
 
     @property
-    def directory(self):
+    def directory(self) -> pathlib.Path:
         """Where the cache lies."""
         return self._files.directory
 
-    def fill(self, images, verbose=1):
+    def fill(self, images: Any, verbose: int = 1) -> None:
         """Run the teacher over each view of each image; go on where an earlier call stopped.
 
         Args:
@@ -148,14 +153,14 @@ class TeacherCache:
 
     def dataset(
         self,
-        images,
-        labels=None,
-        batch_size=32,
-        seed=0,
-        sample_weight=None,
-        shuffle=True,
-        label_views=None,
-    ):
+        images: Any,
+        labels: Any = None,
+        batch_size: int = 32,
+        seed: int = 0,
+        sample_weight: np.ndarray | None = None,
+        shuffle: bool = True,
+        label_views: dict[str, Callable] | None = None,
+    ) -> keras.utils.PyDataset:
         """Batches for `KTANDistiller.fit`, with the teacher's outputs.
 
         Every epoch draws an order and, for each image, one of the views; both follow from the

@@ -54,12 +54,12 @@ class FeatureDiscriminator(keras.layers.Layer):
 
     def __init__(
         self,
-        filters=16,
-        depth=2,
-        kernel_size=3,
-        noise_stddev=2.0,
-        conditional="auto",
-        seed=0,
+        filters: int = 16,
+        depth: int = 2,
+        kernel_size: int = 3,
+        noise_stddev: float = 2.0,
+        conditional: bool | str = "auto",
+        seed: int = 0,
         **kwargs,
     ):
         super().__init__(**kwargs)

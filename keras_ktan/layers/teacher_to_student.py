@@ -1,6 +1,7 @@
 """T2S: projects a teacher's feature map to the student's shape."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -66,7 +67,12 @@ class TeacherToStudent(keras.layers.Layer):
     """
 
     def __init__(
-        self, objective="auto", activation="auto", channels=None, trainable=None, **kwargs
+        self,
+        objective: str | None = "auto",
+        activation: str | Callable | None = "auto",
+        channels: Sequence[int] | None = None,
+        trainable: bool | None = None,
+        **kwargs,
     ):
         if objective not in T2S_OBJECTIVES:
             raise ValueError(
@@ -92,8 +98,13 @@ class TeacherToStudent(keras.layers.Layer):
         self.mix = None
 
     def connect(
-        self, teacher_shape, student_shape, activation=None, teacher_activation=None, channels=None
-    ):
+        self,
+        teacher_shape: tuple[int | None, ...],
+        student_shape: tuple[int | None, ...],
+        activation: str | Callable | None = None,
+        teacher_activation: str | Callable | None = None,
+        channels: Sequence[int] | None = None,
+    ) -> None:
         """Make the weights, once both maps' shapes are known.
 
         Args:

@@ -1,5 +1,7 @@
 """The logits losses: how far the student's outputs are from the teacher's."""
 
+from typing import Any
+
 from keras import ops
 
 from keras_ktan.losses.reductions import (
@@ -13,7 +15,9 @@ from keras_ktan.losses.reductions import (
 _EPSILON = 1e-6
 
 
-def softened_kl(teacher_logits, student_logits, temperature, kind="softmax"):
+def softened_kl(
+    teacher_logits: Any, student_logits: Any, temperature: float, kind: str = "softmax"
+) -> Any:
     """Divergence of the student's softened probabilities from the teacher's.
 
     The wrong classes' probabilities say what a class looks like; a temperature
@@ -69,7 +73,9 @@ def _share_of_divergence(teacher_log, student_log):
     return probability * difference
 
 
-def standardized_kl(teacher_logits, student_logits, temperature, kind="softmax"):
+def standardized_kl(
+    teacher_logits: Any, student_logits: Any, temperature: float, kind: str = "softmax"
+) -> Any:
     """Divergence of softened probabilities after both models' logits were standardised.
 
     Each example's logits are brought to mean 0 and standard deviation 1 over the classes before
@@ -103,7 +109,9 @@ def standardized_kl(teacher_logits, student_logits, temperature, kind="softmax")
     return softened_kl(standardized(teacher_logits), standardized(student_logits), temperature)
 
 
-def pearson(teacher_logits, student_logits, temperature, kind="softmax"):
+def pearson(
+    teacher_logits: Any, student_logits: Any, temperature: float, kind: str = "softmax"
+) -> Any:
     """One minus the correlation of both models' softened probabilities.
 
     It is the sum of two terms, each times T²: correlation over the classes of an example, and

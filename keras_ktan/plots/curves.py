@@ -1,11 +1,19 @@
 """The curves of a training."""
 
+import os
+
 import numpy as np
 
 from keras_ktan.plots.figure import figure_class
 
 
-def plot_training_curves(histories, filepath, metric="val_accuracy", title=None, baseline=None):
+def plot_training_curves(
+    histories: dict[str, list[dict]],
+    filepath: str | os.PathLike,
+    metric: str = "val_accuracy",
+    title: str | None = None,
+    baseline: tuple[str, float] | None = None,
+) -> None:
     """Draw one curve a method, averaged over its runs, with a band of one standard deviation.
 
     Args:

@@ -1,5 +1,10 @@
 """What the two models see in some images, as numbers and as a picture."""
 
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
 import keras
 import numpy as np
 
@@ -8,8 +13,18 @@ from keras_ktan.losses.adversarial import get_adversarial_loss
 from keras_ktan.losses.feature import feature_loss
 from keras_ktan.plots.figure import figure_class
 
+if TYPE_CHECKING:
+    import matplotlib.figure
 
-def feature_map_panels(distiller, images, student_without=None, pair=0):
+    from keras_ktan.distiller import KTANDistiller
+
+
+def feature_map_panels(
+    distiller: KTANDistiller,
+    images: np.ndarray,
+    student_without: keras.Model | None = None,
+    pair: int = 0,
+) -> dict[str, np.ndarray]:
     """The numbers behind the panels of `plot_feature_maps`.
 
     A map of many channels is shown as its energy: at each position the root mean square over
@@ -36,7 +51,12 @@ def feature_map_panels(distiller, images, student_without=None, pair=0):
     return {name: values for name, (values, _) in _panels(distiller, images, student_without, pair)}
 
 
-def feature_map_agreement(distiller, images, student_without=None, pair=0):
+def feature_map_agreement(
+    distiller: KTANDistiller,
+    images: np.ndarray,
+    student_without: keras.Model | None = None,
+    pair: int = 0,
+) -> dict[str, np.ndarray]:
     """How far the students' channels point where those of T2S's map point.
 
     Args:
@@ -106,7 +126,14 @@ def _panels(distiller, images, student_without, pair):
     return panels
 
 
-def plot_feature_maps(distiller, images, filepath, student_without=None, pair=0, title=None):
+def plot_feature_maps(
+    distiller: KTANDistiller,
+    images: np.ndarray,
+    filepath: str | os.PathLike,
+    student_without: keras.Model | None = None,
+    pair: int = 0,
+    title: str | None = None,
+) -> matplotlib.figure.Figure:
     """Draw what the teacher sees in some images, and what the students see.
 
     One row an image: the image; the energy (root mean square over the channels) of the

@@ -5,6 +5,8 @@ Import it from `keras_ktan.tuner`; it needs the extra `tuner`, which the package
 
 import importlib.util
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -18,6 +20,8 @@ except ImportError as error:
     ) from error
 
 from keras_ktan.cache.key import teacher_digest
+from keras_ktan.distiller import KTANDistiller
+from keras_ktan.feature_pair import FeaturePair
 from keras_ktan.tuner.search_space import DISTILLATION_TERMS, SearchSpace
 from keras_ktan.tuner.trial_distiller import make_trial_distiller, pairs_without_layers
 from keras_ktan.tuner.trial_guard import (
@@ -117,12 +121,12 @@ class KTANHyperModel(keras_tuner.HyperModel):
 
     def __init__(
         self,
-        build_student,
-        teacher,
-        compile_arguments,
-        training_steps=None,
-        search_space=None,
-        feature_pairs=None,
+        build_student: Callable[[keras_tuner.HyperParameters], keras.Model],
+        teacher: keras.Model,
+        compile_arguments: Callable[[keras_tuner.HyperParameters], dict[str, Any]],
+        training_steps: int | None = None,
+        search_space: dict[str, Any] | None = None,
+        feature_pairs: FeaturePair | list[FeaturePair] | None = None,
         **distiller_arguments,
     ):
         super().__init__(name="ktan")
@@ -191,7 +195,7 @@ class KTANHyperModel(keras_tuner.HyperModel):
             return keras.optimizers.schedules.CosineDecay(weight, self._training_steps)
         return weight or 0.0  # none was drawn for a term that is off
 
-    def build(self, hp):
+    def build(self, hp: keras_tuner.HyperParameters) -> KTANDistiller:
         """The compiled distiller of one trial; KerasTuner calls it.
 
         Args:
@@ -227,7 +231,9 @@ class KTANHyperModel(keras_tuner.HyperModel):
         self._compiled[distiller] = distiller.objectives
         return distiller
 
-    def fit(self, hp, model, *args, callbacks=(), **kwargs):
+    def fit(
+        self, hp: keras_tuner.HyperParameters, model: KTANDistiller, *args, callbacks=(), **kwargs
+    ) -> keras.callbacks.History:
         """Train the distiller of one trial; KerasTuner calls it.
 
         Args:
@@ -256,7 +262,7 @@ class KTANHyperModel(keras_tuner.HyperModel):
             return model.fit(*args, callbacks=callbacks, **kwargs)
 
 
-def best_student(tuner):
+def best_student(tuner: keras_tuner.Tuner) -> keras.Model:
     """The best student that a search trained, with the weights of its best epoch.
 
     Args:
