@@ -1,9 +1,10 @@
-"""How much each part of KTAN gains: every way of one experiment, seed by seed, and a table.
+"""How much each part of KTAN gains: every method of one experiment, seed by seed, and a table.
 
 EXPERIMENT is the name of a file in benchmarks/experiments/, or the path of one: data set,
-teacher, student, budget, seeds and the ways to train the student. All ways have the same first
-weights, the same order of batches and the same number of epochs. Choices are made on validation
-images cut from the train split; the test images are read once, when the last run is finished.
+teacher, student, budget, seeds and the methods to train the student. All methods have the same
+initial weights, the same order of batches and the same number of epochs. Choices are made on
+validation images cut from the train split; the test images are read once, when the last run is
+finished.
 
 Every finished run is one line of OUTPUT/runs.jsonl, and the same command goes on where it was
 stopped. Runs of another version of the code, of other settings or of another teacher are refused.
@@ -17,18 +18,20 @@ import os
 import pathlib
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "examples"))
+# First: it imports Keras without start-up lines.
+from keras_ktan_tasks import startup as startup
 
+# isort: split
 import keras
 from device import describe_device, limit_threads
 from experiment import FOLDER, experiment_names, read_experiment
-from progress import duration, seconds_left
 from report import write_report
-from run_log import RunLog, digest
 from runner import Runner, versions
 from tasks import load_task
-from workers import finished_runs, settings_of_way, started_workers, weights_path
+from workers import finished_runs, settings_of_method, started_workers, weights_path
+
+from keras_ktan_tasks.progress import duration, seconds_left
+from keras_ktan_tasks.run_log import RunLog, digest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -51,24 +54,24 @@ def code_digest():
 def settings_of(experiment):
     """What all runs of an experiment share."""
     settings = dataclasses.asdict(experiment)
-    # How many runs there are does not change any of them, and a way's own settings stand with
-    # its runs: another way can be added later.
-    del settings["seeds"], settings["ways"]
+    # How many runs there are does not change any of them, and a method's own settings stand with
+    # its runs: another method can be added later.
+    del settings["seeds"], settings["methods"]
     return settings | {"versions": versions(), "code": code_digest()}
 
 
-def find_run(log, seed, way):
-    """The finished run of a way with a seed, or `None`.
+def find_run(log, seed, method):
+    """The finished run of a method with a seed, or `None`.
 
     Raises:
         ValueError: If it was made with other settings.
     """
-    run = log.find(seed=seed, way=way.name)
-    if run is not None and run["settings"] != settings_of_way(way):
+    run = log.find(seed=seed, method=method.name)
+    if run is not None and run["settings"] != settings_of_method(method):
         raise ValueError(
-            f"{log.path} holds a run of '{way.name}' with {run['settings']}, now it has "
-            f"{settings_of_way(way)}. Expected the same. Give the way another name, or name "
-            "another --output."
+            f"{log.path} holds a run of '{method.name}' with {run['settings']}, now it has "
+            f"{settings_of_method(method)}. Expected the same. Give the method another name, or "
+            "name another --output."
         )
     return run
 
@@ -90,14 +93,13 @@ def describe_runs(log, runner):
         log.confirm(name, task.score(runner.teacher, task.validation))
 
 
-def plan_of(experiment, seeds, names):
+def plan_of(experiment, seeds):
     """The runs to do: seed by seed, so that a stopped experiment can be looked at."""
-    ways = [way for way in experiment.ways if names is None or way.name in names]
     return [
-        (seed, way)
+        (seed, method)
         for seed in range(experiment.first_seed, experiment.first_seed + seeds)
-        for way in ways
-        if way.seeds is None or seed < experiment.first_seed + way.seeds
+        for method in experiment.methods
+        if method.seeds is None or seed < experiment.first_seed + method.seeds
     ]
 
 
@@ -105,18 +107,18 @@ def run_students(runner, plan, left, log, output, workers, pool, source):
     """Every run of the plan that is left."""
     if len(left) < len(plan):
         print(f"{len(plan) - len(left)} of {len(plan)} runs are finished already", flush=True)
-    waiting = [way.name for _, way in left]
+    waiting = [method.name for _, method in left]
     with contextlib.closing(finished_runs(runner, left, output, pool, source)) as runs:
         for run in runs:
             # Runs beside others take longer.
             log.append({**run, "workers": workers})
-            waiting.remove(run["way"])
+            waiting.remove(run["method"])
             state = "done"
             if waiting:
                 seconds = seconds_left(log.runs, waiting) / min(workers, len(waiting))
                 state = f"about {duration(seconds)} left"
             print(
-                f"[{len(plan) - len(waiting)}/{len(plan)}] seed {run['seed']}, {run['way']}: "
+                f"[{len(plan) - len(waiting)}/{len(plan)}] seed {run['seed']}, {run['method']}: "
                 f"{runner.task.measure} {run[f'validation_{runner.task.measure}']:.2%} on the "
                 f"validation images, "
                 f"{duration(run['seconds'])}; {state}",
@@ -143,18 +145,18 @@ def default_workers():
 def read_test(runner, plan, output, settings):
     """How every finished run does on the test images, each read once."""
     log = RunLog(output / "test", settings, resume=True)
-    left = [(seed, way) for seed, way in plan if not log.find(seed=seed, way=way.name)]
-    teacher_left = not log.find(way="teacher")
+    left = [(seed, method) for seed, method in plan if not log.find(seed=seed, method=method.name)]
+    teacher_left = not log.find(method="teacher")
     if not left and not teacher_left:
         return
     task = runner.task
     test, name = task.load_test(), f"test_{task.measure}"
     if teacher_left:
-        log.append({"way": "teacher", name: task.score(runner.teacher, test)})
-    student = runner.make_student()
-    for seed, way in left:
-        student.load_weights(weights_path(output, seed, way))
-        log.append({"way": way.name, "seed": seed, name: task.score(student, test)})
+        log.append({"method": "teacher", name: task.score(runner.teacher, test)})
+    for seed, method in left:
+        student = runner.make_student(method)
+        student.load_weights(weights_path(output, seed, method))
+        log.append({"method": method.name, "seed": seed, name: task.score(student, test)})
 
 
 def main(argv=None):
@@ -164,12 +166,14 @@ def main(argv=None):
     parser.add_argument(
         "experiment", help=f"one of {', '.join(experiment_names())}, or a path of a TOML file"
     )
-    parser.add_argument("--seeds", type=int, help="runs of each way (default: what the file says)")
-    parser.add_argument("--ways", nargs="+", metavar="WAY", help="only these (default: all)")
+    parser.add_argument(
+        "--seeds", type=int, help="runs of each method (default: what the file says)"
+    )
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="only these (default: all)")
     parser.add_argument(
         "--read-test",
         action="store_true",
-        help="with --ways: these were all runs, so read the test images when they are finished",
+        help="with --methods: these were all runs, so read the test images when they are finished",
     )
     parser.add_argument(
         "--teacher",
@@ -201,10 +205,12 @@ def main(argv=None):
     seeds = experiment.seeds if arguments.seeds is None else arguments.seeds
     if seeds < 1:
         parser.error(f"--seeds: received {seeds}, expected 1 or more")
-    known = [way.name for way in experiment.ways]
-    unknown = [name for name in arguments.ways or () if name not in known]
+    known = [method.name for method in experiment.methods]
+    unknown = [name for name in arguments.methods or () if name not in known]
     if unknown:
-        parser.error(f"--ways: received {unknown}, expected some of {known}")
+        parser.error(f"--methods: received {unknown}, expected some of {known}")
+    names = tuple(arguments.methods or known)
+    experiment = experiment.only(names)
     workers, threads = arguments.workers, arguments.threads
     is_tensorflow = keras.backend.backend() == "tensorflow"
     if threads and not is_tensorflow:
@@ -219,7 +225,7 @@ def main(argv=None):
     output = arguments.output or pathlib.Path("runs/accuracy") / path.stem
     task = load_task(experiment, arguments.data_dir)
     settings = settings_of(experiment)
-    plan = plan_of(experiment, seeds, arguments.ways)
+    plan = plan_of(experiment, seeds)
     shared = output.parent / "teachers"
     with contextlib.ExitStack() as stack:
         try:
@@ -229,7 +235,7 @@ def main(argv=None):
             if is_tensorflow:
                 # On a student this small another number of threads moves a result by a point.
                 log.confirm("threads of a run (--threads)", threads or "TensorFlow's own")
-            left = [(seed, way) for seed, way in plan if not find_run(log, seed, way)]
+            left = [(seed, method) for seed, method in plan if not find_run(log, seed, method)]
             workers = max(1, min(workers, len(left)))
             pool = stack.enter_context(started_workers(workers, threads))
             runner = Runner(experiment, task, shared, arguments.teacher)
@@ -238,9 +244,9 @@ def main(argv=None):
         except ValueError as error:
             parser.error(str(error))
         describe_runs(log, runner)
-        source = (path, arguments.data_dir, shared, arguments.teacher, weights)
+        source = (path, names, arguments.data_dir, shared, arguments.teacher, weights)
         run_students(runner, plan, left, log, output, workers, pool, source)
-    if experiment.read_test and (arguments.ways is None or arguments.read_test):
+    if experiment.read_test and (arguments.methods is None or arguments.read_test):
         read_test(runner, plan, output, settings)
     print(write_report(output))
 

@@ -1,9 +1,18 @@
-"""Object detection as a task of `accuracy.py`: the pictures, networks and AP of the example."""
+"""Object detection as a task of `accuracy.py`, measured by AP."""
 
 import pathlib
 
-from compact_detector import CompactDetector
-from detection_data import (
+from tasks import Task
+
+from keras_ktan_tasks.compact_detector import CompactDetector
+from keras_ktan_tasks.detection import (
+    LOGITS_ARGUMENTS,
+    VIEWS_SEED,
+    describe_losses,
+    evaluate,
+    make_optimizer,
+)
+from keras_ktan_tasks.detection_data import (
     SHAPE_NAMES,
     load_pictures,
     make_shapes,
@@ -11,10 +20,6 @@ from detection_data import (
     make_views,
     split_pictures,
 )
-from distill_detector import VIEWS_SEED, evaluate, make_optimizer, tell_losses
-from tasks import Task
-
-from keras_ktan import OutputPair
 
 SHAPES = "shapes"
 
@@ -69,11 +74,11 @@ def make_detection_task(data_dir, views, dataset, image_size, versions, held_out
         make_augmented=lambda batch_size, seed: make_training_data(train, size, batch_size, seed),
         measure="AP",
         score=lambda model, data: evaluate(model, data, size, names)["AP"],
-        tell=lambda model, task, logs: tell_losses(logs),
+        describe=lambda model, task, logs: describe_losses(logs),
         make_optimizer=lambda rate, steps, decay: make_optimizer(steps, rate, decay),
         # No loss: a detector knows its own.
         compile_arguments=dict,
-        distiller_arguments={"output_pairs": OutputPair("score_logits", kind="sigmoid")},
+        distiller_arguments=LOGITS_ARGUMENTS,
         # Half the room, and far finer than the two models differ.
         cache_precision="float16",
     )

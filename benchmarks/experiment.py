@@ -1,4 +1,4 @@
-"""An experiment as a file says it: data, models, budget, and the ways to train the student."""
+"""An experiment as a file describes it: data, models, budget, and the methods to compare."""
 
 import dataclasses
 import pathlib
@@ -7,33 +7,49 @@ import tomllib
 import keras
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "experiments"
-THROUGH = ("keras_ktan", "keras.distillation")
+CHOICES = {
+    "library": ("keras_ktan", "keras.distillation"),
+    "student": ("random", "teacher", "slim_random"),
+    "discriminator_training": ("adversarial", "frozen", "cooperative"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
-    """One way to train the student; what is left out is `KTANDistiller`'s default.
+class Method:
+    """One method to train the student. Arguments that are left out are `KTANDistiller`'s defaults.
+
+    A weight is a number; or `{"decaying": number}`, decaying to 0 by a cosine; or `{"early":
+    number}`, 0 after the first third of the training; or `{"value": number, "from": 0.2, "to":
+    0.8}`, 0 outside that part of the training.
 
     Args:
-        name: What the tables call it.
-        logits: Weight of the softened probabilities: a number; or `{"falling": number}` for a
-            weight that falls to 0 over the training by a cosine; or `{"early": number}` for one
-            that is 0 after the first third.
-        feature: Weight of the feature target, likewise.
-        adversarial: Weight of fooling the discriminator, likewise.
+        name: The method's name, as the tables show it.
+        logits: Weight of the logits loss.
+        feature: Weight of the feature loss.
+        adversarial: Weight of the generator loss.
         temperature: Softens both models' probabilities.
-        layers: Dict from layers that are paired, of the same name in both models, to T2S's
-            anchor; `"none"` for a T2S that the matching loss moves.
+        layers: Dict from layers that are paired, of the same name in both models, to the T2S
+            objective, or to a dict of `"objective"` and `"weight"`. The objective `"none"` lets
+            the feature loss train T2S.
+        logits_loss: See `KTANDistiller.compile`.
         feature_loss: See `KTANDistiller.compile`.
         adversarial_loss: See `KTANDistiller.compile`.
         discriminator: Dict of arguments for `FeatureDiscriminator`.
         discriminator_learning_rate: Of its Adam.
+        discriminator_training: `"adversarial"`, or a control arm: `"frozen"` keeps the
+            discriminator's initial weights, `"cooperative"` lets it minimise the generator loss,
+            too.
         t2s_learning_rate: Of T2S's Adam.
-        through: `"keras_ktan"`, or `"keras.distillation"`: Keras's own distiller as it comes,
-            which can do softened logits.
+        student: `"random"`: the experiment's student with random weights; `"teacher"`: the
+            `slim_student` of the teacher, with as many parameters; `"slim_random"`: the same
+            network with random weights.
+        defaults: Whether everything but `student` and `seeds` is the package's default:
+            `KTANDistiller(teacher, student)` and `compile(optimizer, loss)`.
+        library: `"keras_ktan"`, or `"keras.distillation"`: Keras's own distiller, whose feature
+            loss pairs maps of one shape only.
         distillation_loss: Class of `keras.losses` whose object Keras's own distiller takes.
             `None`: its default, the text `"kl_divergence"`, which it takes of raw logits.
-        seeds: Fewer seeds than the experiment's, for ways of second rank. `None`: all.
+        seeds: Fewer seeds than the experiment's, for less important methods. `None`: all.
     """
 
     name: str
@@ -42,23 +58,38 @@ class Way:
     adversarial: float | dict = 0.0
     temperature: float = 4.0
     layers: dict = dataclasses.field(default_factory=lambda: {"features": "auto"})
+    logits_loss: str = "kl"
     feature_loss: str = "cosine"
     adversarial_loss: str = "bce"
     discriminator: dict = dataclasses.field(default_factory=dict)
     discriminator_learning_rate: float | None = None
+    discriminator_training: str = "adversarial"
     t2s_learning_rate: float | None = None
-    through: str = "keras_ktan"
+    student: str = "random"
+    defaults: bool = False
+    library: str = "keras_ktan"
     distillation_loss: str | None = None
     seeds: int | None = None
+
+    def pairs(self):
+        """The paired layers: list of `(layer, objective, weight)`."""
+        found = []
+        for layer, given in self.layers.items():
+            given = given if isinstance(given, dict) else {"objective": given}
+            objective = given.get("objective", "auto")
+            found.append(
+                (layer, None if objective == "none" else objective, given.get("weight", 1.0))
+            )
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What one file in `experiments/` says.
+    """What one file in `experiments/` describes.
 
     Args:
-        title: What the table is headed with.
-        task: `"digits"`, `"cifar10"` or `"detection"`.
+        title: The heading of the table.
+        task: `"digits"`, `"cifar10"`, `"gtsrb"` or `"detection"`.
         teacher: Dict of arguments for the task's model builder.
         student: The same, for the student.
         epochs: Of each student.
@@ -66,15 +97,18 @@ class Experiment:
         learning_rate: Where the student's cosine decay begins.
         teacher_learning_rate: Where the teacher's begins.
         teacher_epochs: Of the teacher; `None`: as many as the student's.
-        teacher_augmented: Whether the teacher sees its images moved anew in each epoch, not in
-            the students' few views. One that knows its images by heart has nothing to say about
-            them but their labels.
+        teacher_augmented: Whether the teacher's images are augmented anew in each epoch, instead
+            of the students' few views. A teacher that has memorised its images has little to say
+            about them beyond their labels.
+        teacher_seed: Of the teacher's initial weights and batches.
         weight_decay: Of both.
-        seeds: Runs of each way, with seeds from `first_seed` on.
+        seeds: Runs of each method, with seeds from `first_seed` on.
         first_seed: A search takes other seeds than the final runs.
         read_test: Whether the test images are read at the end. A search never reads them.
         data: Dict of arguments for the task's loader.
-        ways: List of `Way`.
+        slim: Dict of arguments for `slim_student`. By default its target is as many parameters as
+            the experiment's student has.
+        methods: Tuple of `Method`.
         teacher_cache: Whether the teacher runs once for each image and view.
     """
 
@@ -86,62 +120,90 @@ class Experiment:
     batch_size: int
     learning_rate: float
     teacher_learning_rate: float
-    ways: tuple
+    methods: tuple
     teacher_epochs: int | None = None
     teacher_augmented: bool = False
+    teacher_seed: int = 1234
     weight_decay: float = 0.0
     seeds: int = 5
     first_seed: int = 0
     read_test: bool = True
     teacher_cache: bool = True
     data: dict = dataclasses.field(default_factory=dict)
+    slim: dict = dataclasses.field(default_factory=dict)
+
+    def only(self, names):
+        """The same experiment with these methods alone."""
+        methods = tuple(method for method in self.methods if method.name in names)
+        return dataclasses.replace(self, methods=methods)
 
 
 def experiment_names():
     """Names of the files in `experiments/` that are experiments."""
-    return sorted(
-        path.stem for path in FOLDER.glob("*.toml") if "title" in tomllib.loads(path.read_text())
-    )
+    return sorted(path.stem for path in FOLDER.glob("*.toml") if "title" in _read(path))
 
 
 def read_experiment(path):
     """Read an experiment.
 
     Args:
-        path: `pathlib.Path` of a TOML file. Its `ways` is a table of ways, or a list of names of
-            other TOML files beside it that are such tables.
+        path: `pathlib.Path` of a TOML file. Its `methods` is a table of methods, or a list of
+            names of other TOML files beside it that are such tables. Its `base` names a file
+            beside it for what it leaves out.
 
     Returns:
         An `Experiment`.
 
     Raises:
-        ValueError: If the file names what is not known.
+        ValueError: If the file holds an unknown name or value.
     """
+    content = _read(path)
+    methods = content.pop("methods")
+    if isinstance(methods, list):
+        tables = [tomllib.loads((path.parent / name).read_text()) for name in methods]
+        methods = {name: method for table in tables for name, method in table.items()}
+    methods = tuple(
+        _make(Method, path, {"name": name, **arguments}) for name, arguments in methods.items()
+    )
+    for method in methods:
+        _validate(method, path)
+    return _make(Experiment, path, {**content, "methods": methods})
+
+
+def _read(path):
+    """The content of a file, with that of its base below it."""
     content = tomllib.loads(path.read_text())
-    ways = content.pop("ways")
-    if isinstance(ways, list):
-        tables = [tomllib.loads((path.parent / name).read_text()) for name in ways]
-        ways = {name: way for table in tables for name, way in table.items()}
-    ways = tuple(_make(Way, path, {"name": name, **arguments}) for name, arguments in ways.items())
-    for way in ways:
-        if way.through not in THROUGH:
+    base = content.pop("base", None)
+    return content if base is None else {**_read(path.parent / base), **content}
+
+
+def _validate(method, path):
+    received = f"{path}, method '{method.name}': received"
+    for name, choices in CHOICES.items():
+        if getattr(method, name) not in choices:
             raise ValueError(
-                f"{path}, way '{way.name}': received through={way.through!r}. Expected one of "
-                f"{THROUGH}."
+                f"{received} {name}={getattr(method, name)!r}. Expected one of {choices}. Correct "
+                "the file."
             )
-        if way.distillation_loss is not None:
-            _check_distillation_loss(way, path)
-    return _make(Experiment, path, {**content, "ways": ways})
-
-
-def _check_distillation_loss(way, path):
-    received = f"{path}, way '{way.name}': received distillation_loss={way.distillation_loss!r}"
-    if way.through != "keras.distillation":
+    plain = Method(method.name, student=method.student, defaults=True, seeds=method.seeds)
+    if method.defaults and method != plain:
         raise ValueError(
-            f"{received} with through={way.through!r}. Expected through='keras.distillation', the "
-            "only one that takes it. Leave it out."
+            f"{received} settings beside defaults = true. Expected student and seeds alone. Leave "
+            "the others out, or leave out defaults."
         )
-    loss = getattr(keras.losses, way.distillation_loss, None)
+    if method.distillation_loss is not None:
+        _validate_distillation_loss(method, path)
+
+
+def _validate_distillation_loss(method, path):
+    received = f"{path}, method '{method.name}': received distillation_loss"
+    received += f"={method.distillation_loss!r}"
+    if method.library != "keras.distillation":
+        raise ValueError(
+            f"{received} with library={method.library!r}. Expected library='keras.distillation', "
+            "the only one that takes it. Leave it out."
+        )
+    loss = getattr(keras.losses, method.distillation_loss, None)
     if not (isinstance(loss, type) and issubclass(loss, keras.losses.Loss)):
         raise ValueError(
             f"{received}. Expected a class of keras.losses. Write 'KLDivergence', for example."

@@ -1,18 +1,14 @@
-"""What an experiment's folder holds, and differences between its ways.
+"""What an experiment's folder holds, and differences between its methods.
 
-Differences are paired by seed: the same first weights and the same batches on both sides. Their
+Differences are paired by seed: the same initial weights and the same batches on both sides. Their
 95 % interval is Student's t, which takes the differences for normal.
 """
 
 import json
-import pathlib
-import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "examples"))
+from keras_ktan_tasks.comparison import paired_interval
 
-from paired_interval import paired_interval
-
-BASELINES = ("labels only", "softened logits")
+BASELINES = ("supervised", "logit_distillation")
 
 
 def read_runs(folder):
@@ -23,21 +19,23 @@ def read_runs(folder):
 
     Returns:
         A tuple `(settings, measure, results, teacher)`: the recorded settings, which images were
-        looked at (`"test"` or `"validation"`), a dict from ways to dicts from seeds to
+        looked at (`"test"` or `"validation"`), a dict from methods to dicts from seeds to
         `(accuracy, seconds)`, and the teacher's accuracy.
     """
     settings = json.loads((folder / "settings.json").read_text())
     score = measure_of(settings)
     runs = _lines(folder / "runs.jsonl")
-    tests = {(run["way"], run.get("seed")): run for run in _lines(folder / "test" / "runs.jsonl")}
+    tests = {
+        (run["method"], run.get("seed")): run for run in _lines(folder / "test" / "runs.jsonl")
+    }
     # The test images are read when all runs are finished; till then there are validation images.
-    is_tested = bool(tests) and all((run["way"], run["seed"]) in tests for run in runs)
-    results = {run["way"]: {} for run in runs}
+    is_tested = bool(tests) and all((run["method"], run["seed"]) in tests for run in runs)
+    results = {run["method"]: {} for run in runs}
     for run in runs:
         value = run[f"validation_{score}"]
         if is_tested:
-            value = tests[run["way"], run["seed"]][f"test_{score}"]
-        results[run["way"]][run["seed"]] = (value, run["seconds"])
+            value = tests[run["method"], run["seed"]][f"test_{score}"]
+        results[run["method"]][run["seed"]] = (value, run["seconds"])
     teacher = settings[f"teacher's validation {score}"]
     if is_tested:
         teacher = tests["teacher", None][f"test_{score}"]
@@ -46,14 +44,15 @@ def read_runs(folder):
 
 
 def measure_of(settings):
-    """What a model is judged by; runs of classifiers from before there was another do not say."""
+    """The measure of the runs; old runs of classifiers do not say."""
     return settings.get("measure", "accuracy")
 
 
 def accuracies_of(results):
-    """The accuracies alone of what `read_runs` returned: dict from ways to dicts from seeds."""
+    """The accuracies alone of what `read_runs` returned: dict from methods to dicts from seeds."""
     return {
-        way: {seed: value for seed, (value, _) in found.items()} for way, found in results.items()
+        method: {seed: value for seed, (value, _) in found.items()}
+        for method, found in results.items()
     }
 
 

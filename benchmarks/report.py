@@ -1,6 +1,6 @@
 """The table and the picture of an experiment that `accuracy.py` ran; of several, one summary.
 
-Differences are paired by seed: the same first weights and the same batches on both sides. Their
+Differences are paired by seed: the same initial weights and the same batches on both sides. Their
 95 % interval is Student's t, which takes the differences for normal.
 """
 
@@ -19,40 +19,44 @@ from experiment_results import (
 )
 from matplotlib.figure import Figure
 
+from keras_ktan_tasks.comparison import method_title
+
 # How `accuracy.py` reads them; the settings of runs that were made otherwise say so.
 TEST_RULE = "once, when all runs were finished"
 
 
 def format_table(settings, measure, results, teacher):
-    """A Markdown table of all ways.
+    """A Markdown table of all methods.
 
     Args:
         settings: As `read_runs` returned them, like the others.
         measure: `"test"` or `"validation"`.
-        results: Dict from ways to dicts from seeds to `(accuracy, seconds)`.
+        results: Dict from methods to dicts from seeds to `(accuracy, seconds)`.
         teacher: The teacher's accuracy.
 
     Returns:
         String.
     """
     accuracies = accuracies_of(results)
-    headings = ["way", "seeds", f"{measure} {measure_of(settings)}, mean ± sd"]
-    headings += [f"against {base}, 95 % interval" for base in BASELINES]
+    headings = ["method", "seeds", f"{measure} {measure_of(settings)}, mean ± sd"]
+    headings += [f"against {method_title(base)}, 95 % interval" for base in BASELINES]
     headings += ["share of the gap closed", "seconds an epoch"]
     lines = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
     lines.append(f"| teacher | 1 | {100 * teacher:.2f} | | | | |")
     labels = accuracies.get(BASELINES[0], {})
-    for way, values in accuracies.items():
+    for method, values in accuracies.items():
         numbers = 100 * np.array(list(values.values()))
         spread = f" ± {numbers.std(ddof=1):.2f}" if len(numbers) > 1 else ""
-        row = [way, str(len(numbers)), f"{numbers.mean():.2f}{spread}"]
+        row = [method_title(method), str(len(numbers)), f"{numbers.mean():.2f}{spread}"]
         for base in BASELINES:
-            row.append("" if way == base else format_difference(values, accuracies.get(base, {})))
+            row.append(
+                "" if method == base else format_difference(values, accuracies.get(base, {}))
+            )
         gain, _, count = paired_difference(values, labels)
         paired = [labels[seed] for seed in values if seed in labels]
         gap = teacher - np.mean(paired) if paired else 0.0
-        row.append(f"{gain / gap:.0%}" if count and gap > 0 and way != BASELINES[0] else "")
-        seconds = np.mean([seconds for _, seconds in results[way].values()])
+        row.append(f"{gain / gap:.0%}" if count and gap > 0 and method != BASELINES[0] else "")
+        seconds = np.mean([seconds for _, seconds in results[method].values()])
         row.append(f"{seconds / settings['epochs']:.1f}")
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
@@ -82,26 +86,28 @@ def describe(settings, measure):
 
 
 def draw(settings, measure, results, teacher, path):
-    """Draw a bar for each way's mean and a dot for each seed.
+    """Draw a bar for each method's mean and a dot for each seed.
 
     Args:
         settings: As `read_runs` returned them, like the others.
         measure: `"test"` or `"validation"`.
-        results: Dict from ways to dicts from seeds to `(accuracy, seconds)`.
+        results: Dict from methods to dicts from seeds to `(accuracy, seconds)`.
         teacher: The teacher's accuracy.
         path: Where to write the picture.
     """
-    ways = list(results)[::-1]  # the first on top
-    figure = Figure(figsize=(7.5, 1.2 + 0.34 * len(ways)), layout="constrained")
+    methods = list(results)[::-1]  # the first on top
+    figure = Figure(figsize=(7.5, 1.2 + 0.34 * len(methods)), layout="constrained")
     axes = figure.subplots()
-    numbers = [100 * np.array([value for value, _ in results[way].values()]) for way in ways]
+    numbers = [
+        100 * np.array([value for value, _ in results[method].values()]) for method in methods
+    ]
     means = [values.mean() for values in numbers]
-    axes.barh(ways, means, color="0.85")
+    axes.barh([method_title(method) for method in methods], means, color="0.85")
     for place, values in enumerate(numbers):
         axes.plot(values, np.full(len(values), place), "o", color="C0", markersize=4, alpha=0.8)
     for base, style in zip(BASELINES, (":", "--"), strict=True):
-        if base in ways:
-            axes.axvline(means[ways.index(base)], color="0.4", linestyle=style, linewidth=1)
+        if base in methods:
+            axes.axvline(means[methods.index(base)], color="0.4", linestyle=style, linewidth=1)
     axes.axvline(100 * teacher, color="C1", linewidth=1, label="teacher")
     lowest = min(values.min() for values in numbers)
     highest = max(100 * teacher, max(values.max() for values in numbers))
@@ -157,7 +163,9 @@ def main(argv=None):
         "--summary", type=pathlib.Path, help="write one table of all folders to this file instead"
     )
     instead.add_argument(
-        "--best", type=pathlib.Path, help="write the ten best ways of a search to this file instead"
+        "--best",
+        type=pathlib.Path,
+        help="write the ten best methods of a search to this file instead",
     )
     arguments = parser.parse_args(argv)
     # Here, so that it is no part of the code that `accuracy.py` holds its runs to.

@@ -4,14 +4,9 @@ ResNets as in "Deep Residual Learning for Image Recognition" (https://arxiv.org/
 with projections where a shortcut changes its shape.
 """
 
-import pathlib
-import sys
-
 import keras
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "examples"))
-
-from residual_network import make_classifier
+from keras_ktan_tasks.residual_network import make_classifier
 
 
 def make_resnet18(image_size, width=64, classes=1000):

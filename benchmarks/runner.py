@@ -4,8 +4,6 @@ import hashlib
 import time
 
 import keras
-from progress import EpochReport
-from run_log import digest
 
 import keras_ktan
 from keras_ktan import (
@@ -16,16 +14,24 @@ from keras_ktan import (
     TeacherToStudent,
 )
 from keras_ktan.cache.cached_dataset import CachedDataset
+from keras_ktan.losses import AdversarialLoss
 from keras_ktan.utils.cached_batch import plain_batch
+from keras_ktan_tasks.progress import EpochReport
+from keras_ktan_tasks.run_log import digest
 
-TEACHER_SEED = 1234
+# A control arm: the discriminator helps the student, so no sign is flipped.
+COOPERATIVE = AdversarialLoss(
+    generator=lambda fake: keras.ops.softplus(-fake),
+    discriminator=lambda real, fake: (keras.ops.softplus(-real) + keras.ops.softplus(-fake)) / 2.0,
+)
 
 
 class PlainBatches(keras.utils.PyDataset):
-    """The same batches without the teacher's part, for who runs the teacher himself.
+    """The batches of a cached data set without the teacher's outputs.
 
-    Keras calls `on_epoch_end` also after a first look at the data; so the epoch's number, which
-    the order follows from, comes from a callback: `fit(data, callbacks=[data.callback])`.
+    Keras calls `on_epoch_end` also after its first inspection of the data; so the number of the
+    epoch, which the order follows from, comes from a callback: `fit(data,
+    callbacks=[data.callback])`.
     """
 
     def __init__(self, cached):
@@ -41,10 +47,10 @@ class PlainBatches(keras.utils.PyDataset):
 
 
 def weight_over_training(weight, steps):
-    """A weight of a `Way` as `KTANDistiller.compile` takes it.
+    """A weight of a `Method` as `KTANDistiller.compile` takes it.
 
     Args:
-        weight: A number, `{"falling": number}` or `{"early": number}`.
+        weight: See `Method`.
         steps: Steps of the whole training.
 
     Returns:
@@ -52,10 +58,18 @@ def weight_over_training(weight, steps):
     """
     schedules = keras.optimizers.schedules
     match weight:
-        case {"falling": start}:
+        case {"decaying": start}:
             return schedules.CosineDecay(start, steps)
         case {"early": start}:
             return schedules.PiecewiseConstantDecay([steps // 3], [start, 0.0])
+        case {"value": value, "from": first, "to": last}:
+            boundaries = [int(first * steps), int(last * steps)]
+            return schedules.PiecewiseConstantDecay(boundaries, [0.0, value, 0.0])
+        case dict():
+            raise ValueError(
+                f"Received the weight {weight}. Expected a number, 'decaying', 'early', or "
+                "'value', 'from' and 'to'. Correct the file."
+            )
     return weight
 
 
@@ -82,21 +96,31 @@ class Runner:
             self.teacher = self._obtain_teacher()
         else:
             self.teacher = keras.saving.load_model(teacher)
-            self._refuse_another_network(teacher)
+            self._validate_network(teacher)
             self._place = shared / digest(self.teacher.get_weights())
         self.cache = None
         if experiment.teacher_cache:
-            layers = sorted({layer for way in experiment.ways for layer in way.layers})
+            layers = self._cached_layers()
             self.cache = TeacherCache(
                 self.teacher,
-                f"{self._place}-{'-'.join(layers)}",
+                f"{self._place}-{'-'.join(layers).replace('/', '.')}",
                 views=task.views,
                 layer_names=layers,
                 precision=task.cache_precision,
             )
             self.cache.fill(task.train[0], verbose=verbose)
 
-    def _refuse_another_network(self, path):
+    def _cached_layers(self):
+        """The teacher's layers whose maps any method needs."""
+        layers = set()
+        for method in self.experiment.methods:
+            if method.feature or method.adversarial:
+                layers |= method.layers.keys()
+            if method.defaults:
+                layers |= set(KTANDistiller(self.teacher, self.make_student(method)).teacher_paths)
+        return sorted(layers)
+
+    def _validate_network(self, path):
         wanted = self.task.make_model(self.experiment.teacher, "teacher").count_params()
         if self.teacher.count_params() != wanted:
             raise ValueError(
@@ -105,11 +129,11 @@ class Runner:
             )
 
     def _name_teacher(self, shared):
-        """Where its files lie: what it depends on names them, so equal teachers are one."""
+        """Where the teacher's files are kept, named by all that it depends on."""
         experiment, task = self.experiment, self.task
         teacher = {
             name: getattr(experiment, name)
-            for name in ("task", "teacher", "batch_size", "weight_decay")
+            for name in ("task", "teacher", "batch_size", "weight_decay", "teacher_seed")
         }
         teacher["epochs"] = self.teacher_epochs
         teacher["pixels"] = digest(keras.tree.flatten(task.train))
@@ -120,34 +144,43 @@ class Runner:
         elif task.make_augmented is None:
             raise ValueError(
                 f"Received teacher_augmented = true with task = {experiment.task!r}. Expected a "
-                "task that can move its images. Leave it out."
+                "task that can augment its images. Leave it out."
             )
         else:
-            # How they are moved, told by the first of them.
-            moved = next(iter(task.make_augmented(experiment.batch_size, TEACHER_SEED)))
-            parts = keras.tree.flatten(moved)
+            # The first batch stands for how they are augmented.
+            first = next(iter(task.make_augmented(experiment.batch_size, experiment.teacher_seed)))
+            parts = keras.tree.flatten(first)
             teacher["views"] = digest([keras.ops.convert_to_numpy(part) for part in parts])
         return shared / hashlib.sha256(repr(teacher).encode()).hexdigest()[:16]
 
-    def make_student(self):
-        """An untrained student."""
-        return self.task.make_model(self.experiment.student, "student")
+    def make_student(self, method=None, seed=None):
+        """An untrained student of a `Method`; `None`: the experiment's, with random weights."""
+        student = self.task.make_model(self.experiment.student, "student")
+        if method is None or method.student == "random":
+            return student
+        # Imported here: the other methods do not need it.
+        from keras_ktan import slim_student
+
+        arguments = {"target": {"parameters": student.count_params()}, **self.experiment.slim}
+        if method.student == "slim_random":
+            arguments |= {"initialize": "random", "seed": seed}
+        return slim_student(self.teacher, name="student", **arguments)
 
     def make_optimizer(self, rate, steps):
         """The task's optimizer for so many steps."""
         return self.task.make_optimizer(rate, steps, self.experiment.weight_decay)
 
     def make_data(self, seed):
-        """The batches of a run, the same for every way."""
+        """The batches of a run, the same for every method."""
         if self.cache is None:
             return self.make_plain_data(seed)
         return self.cache.dataset(*self.task.train, self.experiment.batch_size, seed)
 
     def make_plain_data(self, seed):
-        """Batches in the same views and order without a teacher's part."""
+        """Batches in the same views and order without the teacher's outputs."""
         nothing = {view: {"outputs": {}, "maps": {}} for view in self.task.views}
         images, labels = self.task.train
-        untaught = CachedDataset(
+        without_teacher = CachedDataset(
             nothing,
             None,
             self.task.views,
@@ -159,20 +192,20 @@ class Runner:
             seed,
             True,
         )
-        return PlainBatches(untaught)
+        return PlainBatches(without_teacher)
 
     def _obtain_teacher(self):
         path = self._place.with_suffix(".keras")
         if path.exists():
             return keras.saving.load_model(path)
-        experiment = self.experiment
+        experiment, seed = self.experiment, self.experiment.teacher_seed
         print(f"teacher: {self.teacher_epochs} epochs ...", flush=True)
-        keras.utils.set_random_seed(TEACHER_SEED)
+        keras.utils.set_random_seed(seed)
         teacher = self.task.make_model(experiment.teacher, "teacher")
         if experiment.teacher_augmented:
-            data, callbacks = self.task.make_augmented(experiment.batch_size, TEACHER_SEED), []
+            data, callbacks = self.task.make_augmented(experiment.batch_size, seed), []
         else:
-            data = self.make_plain_data(TEACHER_SEED)
+            data = self.make_plain_data(seed)
             callbacks = [data.callback]
         # A teacher may see fewer images an epoch than the students, who see them in all views.
         optimizer = self.make_optimizer(
@@ -187,91 +220,109 @@ class Runner:
         return teacher
 
     def _fit(self, model, data, epochs, callbacks, label):
-        def tell(logs):
-            # Only when a line is due: a look after each epoch is a good part of a short run.
-            return self.task.tell(model, self.task, logs)
+        def describe(logs):
+            # Only when a line is due: evaluating after each epoch is a good part of a short run.
+            return self.task.describe(model, self.task, logs)
 
         return model.fit(
             data,
             epochs=epochs,
-            callbacks=[*callbacks, EpochReport(label, tell=tell)],
+            callbacks=[*callbacks, EpochReport(label, describe=describe)],
             shuffle=False,  # the data shuffle themselves
             verbose=0,
         )
 
-    def train(self, way, seed):
-        """One student.
+    def train(self, method, seed):
+        """Train one student.
 
-        The seed fixes its first weights and the batches, so that all ways start alike.
+        The seed fixes its initial weights and the batches, so that all methods start alike.
 
         Args:
-            way: A `Way`.
+            method: A `Method`.
             seed: Int.
 
         Returns:
             A tuple of the student, its history and the seconds of `fit`.
         """
         keras.utils.set_random_seed(seed)
-        student = self.make_student()
-        through_keras = way.through == "keras.distillation"
-        make = self._distiller_of_keras if through_keras else self._distiller
-        distiller = make(way, student)
-        data = self.make_plain_data(seed) if through_keras else self.make_data(seed)
+        student = self.make_student(method, seed)
+        uses_keras = method.library == "keras.distillation"
+        make = self._distiller_of_keras if uses_keras else self._distiller
+        distiller = make(method, student)
+        data = self.make_plain_data(seed) if uses_keras else self.make_data(seed)
         callbacks = [data.callback] if isinstance(data, PlainBatches) else []
         epochs = self.experiment.epochs
         keras.utils.set_random_seed(seed)
         start = time.perf_counter()
-        history = self._fit(distiller, data, epochs, callbacks, f"seed {seed}, {way.name}")
+        history = self._fit(distiller, data, epochs, callbacks, f"seed {seed}, {method.name}")
         return student, history.history, time.perf_counter() - start
 
-    def _distiller(self, way, student):
+    def _distiller(self, method, student):
+        optimizer = self.make_optimizer(self.experiment.learning_rate, self.steps)
+        given = self.task.compile_arguments()
+        if method.defaults:
+            distiller = KTANDistiller(self.teacher, student, **self.task.distiller_arguments)
+            distiller.compile(optimizer, **given)
+            return distiller
         pairs = [
             FeaturePair(
                 layer,
                 layer,
-                teacher_to_student=TeacherToStudent(objective=None if anchor == "none" else anchor),
-                discriminator=FeatureDiscriminator(**way.discriminator),
+                weight=weight,
+                teacher_to_student=TeacherToStudent(objective=objective),
+                discriminator=FeatureDiscriminator(**method.discriminator),
             )
-            for layer, anchor in way.layers.items()
+            for layer, objective, weight in method.pairs()
         ]
         distiller = KTANDistiller(
             self.teacher,
             student,
             pairs,
-            temperature=way.temperature,
+            temperature=method.temperature,
             **self.task.distiller_arguments,
         )
-        more = self.task.compile_arguments()
-        if way.discriminator_learning_rate is not None:
-            more["discriminator_optimizer"] = keras.optimizers.Adam(
-                way.discriminator_learning_rate, beta_1=0.5
-            )
-        if way.t2s_learning_rate is not None:
-            more["t2s_optimizer"] = keras.optimizers.Adam(way.t2s_learning_rate)
         distiller.compile(
-            self.make_optimizer(self.experiment.learning_rate, self.steps),
-            logits_loss_weight=weight_over_training(way.logits, self.steps),
-            feature_loss_weight=weight_over_training(way.feature, self.steps),
-            adversarial_loss_weight=weight_over_training(way.adversarial, self.steps),
-            feature_loss=way.feature_loss,
-            adversarial_loss=way.adversarial_loss,
-            **more,
+            optimizer,
+            logits_loss=method.logits_loss,
+            logits_loss_weight=weight_over_training(method.logits, self.steps),
+            feature_loss=method.feature_loss,
+            feature_loss_weight=weight_over_training(method.feature, self.steps),
+            adversarial_loss_weight=weight_over_training(method.adversarial, self.steps),
+            **_adversarial_arguments(method),
+            **given,
         )
         return distiller
 
-    def _distiller_of_keras(self, way, student):
-        own = way.distillation_loss
+    def _distiller_of_keras(self, method, student):
+        own = method.distillation_loss
         loss = {} if own is None else {"loss": getattr(keras.losses, own)()}
-        distiller = keras.distillation.Distiller(
-            self.teacher,
-            student,
-            [keras.distillation.LogitsDistillation(temperature=way.temperature, **loss)],
-        )
+        terms = [keras.distillation.LogitsDistillation(temperature=method.temperature, **loss)]
+        weights = [1.0]
+        if method.feature:
+            for layer, _, weight in method.pairs():
+                terms.append(keras.distillation.FeatureDistillation("mse", layer, layer))
+                weights.append(method.feature * weight)
+        distiller = keras.distillation.Distiller(self.teacher, student, terms, weights)
         distiller.compile(
             self.make_optimizer(self.experiment.learning_rate, self.steps),
             **self.task.compile_arguments(),
         )
         return distiller
+
+
+def _adversarial_arguments(method):
+    """The arguments of `compile` for T2S's and the discriminator's training."""
+    arguments = {"adversarial_loss": method.adversarial_loss}
+    rate = method.discriminator_learning_rate
+    if method.discriminator_training == "cooperative":
+        arguments["adversarial_loss"] = COOPERATIVE
+    if method.discriminator_training == "frozen":
+        arguments["discriminator_optimizer"] = keras.optimizers.SGD(0.0)
+    elif rate is not None:
+        arguments["discriminator_optimizer"] = keras.optimizers.Adam(rate, beta_1=0.5)
+    if method.t2s_learning_rate is not None:
+        arguments["t2s_optimizer"] = keras.optimizers.Adam(method.t2s_learning_rate)
+    return arguments
 
 
 def versions():

@@ -9,16 +9,15 @@ and without XLA.
 
 import argparse
 import json
-import os
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+# First: it imports Keras without start-up lines.
+from keras_ktan_tasks import startup as startup
 
+# isort: split
 import keras
 import numpy as np
 from device import describe_device
@@ -27,9 +26,9 @@ from resnets import resnet50_and_18, resnet56_and_20
 import keras_ktan
 from keras_ktan import FeaturePair, KTANDistiller, TeacherCache
 
-# Weights of labels, softened logits, feature target, adversary.
+# Weights of the labelled, logits, feature and generator losses.
 KTAN_WEIGHTS = {
-    "KTAN: labels": (1.0, 0.0, 0.0, 0.0),
+    "KTAN: supervised": (1.0, 0.0, 0.0, 0.0),
     "KTAN: + logits": (1.0, 1.0, 0.0, 0.0),
     "KTAN: + features": (1.0, 1.0, 1.0, 0.0),
     "KTAN: + adversary": (1.0, 1.0, 1.0, 0.1),

@@ -1,4 +1,4 @@
-"""Several experiments beside each other: their main ways, and the best ways of a search."""
+"""Several experiments beside each other: their main methods, and the best methods of a search."""
 
 import numpy as np
 from experiment_results import (
@@ -10,19 +10,21 @@ from experiment_results import (
     read_runs,
 )
 
+from keras_ktan_tasks.comparison import method_title
+
 # Fewer are too few for the summary; the table of an experiment shows them.
 SUMMARY_SEEDS = 5
 
 
 def format_summary(folders):
-    """The main ways of several experiments beside each other.
+    """The main methods of several experiments beside each other.
 
     Args:
         folders: List of `pathlib.Path`, folders of experiments.
 
     Returns:
-        A Markdown table: mean ± sd, and the difference to softened logits with its interval, of
-        every way that has all seeds in one of the experiments, or at least `SUMMARY_SEEDS`.
+        A Markdown table: mean ± sd, and the difference to logit distillation with its interval, of
+        every method that has all seeds in one of the experiments, or at least `SUMMARY_SEEDS`.
     """
     columns, rows = [], {}
     for folder in folders:
@@ -31,36 +33,37 @@ def format_summary(folders):
         most = max(len(values) for values in accuracies.values())
         columns.append(f"{settings['title']}: {measure} {measure_of(settings)}, {most} seeds")
         rows.setdefault("teacher", {})[folder] = f"{100 * teacher:.2f}"
-        for way, values in accuracies.items():
+        for method, values in accuracies.items():
             if len(values) < min(most, SUMMARY_SEEDS):
                 continue
             numbers = 100 * np.array(list(values.values()))
             cell = f"{numbers.mean():.2f} ± {numbers.std(ddof=1):.2f}"
-            if way not in BASELINES:
+            if method not in BASELINES:
                 cell += f"; {format_difference(values, accuracies[BASELINES[1]])}"
             if len(values) < most:
                 cell += f"; {len(values)} seeds"
-            rows.setdefault(way, {})[folder] = cell
-    lines = [f"| way | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for way, cells in rows.items():
-        lines.append(f"| {way} | {' | '.join(cells.get(folder, '') for folder in folders)} |")
+            rows.setdefault(method, {})[folder] = cell
+    lines = [f"| method | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for method, cells in rows.items():
+        row = [method_title(method), *(cells.get(folder, "") for folder in folders)]
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n"
 
 
 def format_best(folders, most=10):
-    """The ways of a search that did best against softened logits, over several experiments.
+    """The methods of a search that did best against logit distillation, over several experiments.
 
     Args:
-        folders: List of `pathlib.Path`, folders of experiments with the same ways.
-        most: How many ways to show.
+        folders: List of `pathlib.Path`, folders of experiments with the same methods.
+        most: How many methods to show.
 
     Returns:
-        A Markdown table of the ways that were run in every experiment with a seed of softened
+        A Markdown table of the methods that were run in every experiment with a seed of softened
         logits, best first, by the mean over the experiments of the mean paired difference; and
         the names of the others.
 
     Raises:
-        ValueError: If an experiment has no runs with softened logits.
+        ValueError: If an experiment has no runs with logit distillation.
     """
     titles, differences = [], []
     for folder in folders:
@@ -73,25 +76,27 @@ def format_best(folders, most=10):
         accuracies = accuracies_of(results)
         base = accuracies.pop(BASELINES[1])
         differences.append(
-            {way: paired_difference(values, base) for way, values in accuracies.items()}
+            {method: paired_difference(values, base) for method, values in accuracies.items()}
         )
     common = [
-        way
-        for way in differences[0]
-        if all(way in found and found[way][2] for found in differences)
+        method
+        for method in differences[0]
+        if all(method in found and found[method][2] for found in differences)
     ]
 
-    def mean(way):
-        return float(np.mean([found[way][0] for found in differences]))
+    def mean(method):
+        return float(np.mean([found[method][0] for found in differences]))
 
-    lines = [f"| way | mean | {' | '.join(titles)} |", "|---" * (len(folders) + 2) + "|"]
-    for way in sorted(common, key=mean, reverse=True)[:most]:
+    lines = [f"| method | mean | {' | '.join(titles)} |", "|---" * (len(folders) + 2) + "|"]
+    for method in sorted(common, key=mean, reverse=True)[:most]:
         cells = [
-            f"{100 * found[way][0]:+.2f} ({found[way][2]} seed{'s' if found[way][2] > 1 else ''})"
-            for found in differences
+            f"{100 * difference:+.2f} ({count} seed{'s' if count > 1 else ''})"
+            for difference, _, count in (found[method] for found in differences)
         ]
-        lines.append(f"| {way} | {100 * mean(way):+.2f} | {' | '.join(cells)} |")
-    others = sorted({way for found in differences for way in found} - set(common))
+        lines.append(
+            f"| {method_title(method)} | {100 * mean(method):+.2f} | {' | '.join(cells)} |"
+        )
+    others = sorted({method for found in differences for method in found} - set(common))
     if others:
         lines += ["", f"Not in every experiment: {'; '.join(others)}."]
     return "\n".join(lines) + "\n"

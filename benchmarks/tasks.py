@@ -1,36 +1,23 @@
-"""The tasks of the experiments: their images, their models, how both are judged."""
+"""The tasks of the experiments: their images, models and measures."""
 
 import dataclasses
 from collections.abc import Callable
 
 import keras
 import numpy as np
-from four_ways import accuracy
+
+from keras_ktan_tasks.accuracy import accuracy
 
 
-def accuracy_on(model, data):
-    """A classifier's share of right answers.
-
-    Args:
-        model: A `keras.Model` that returns logits.
-        data: Tuple of images and labels.
-
-    Returns:
-        Float between 0 and 1.
-    """
-    images, labels = data
-    return accuracy(model, (images.astype("float32"), labels))
-
-
-def tell_accuracy(model, task, logs):
+def describe_accuracy(model, task, logs):
     """How good a classifier in training is."""
     images, labels = task.validation
-    # A look at all of them would cost more than the training.
-    return f"{accuracy_on(model, (images[:1000], labels[:1000])):.2%} on the validation images"
+    # All of them would cost more than the training.
+    return f"{accuracy(model, (images[:1000], labels[:1000])):.2%} on the validation images"
 
 
 def classifier_compile_arguments():
-    """What every way of a classifier is compiled with."""
+    """What classifiers are compiled with."""
     return {
         "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         "metrics": ["accuracy"],
@@ -45,7 +32,9 @@ def adamw(rate, steps, weight_decay):
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Images and models of one experiment, and how a model is judged. The defaults classify.
+    """Images and models of one experiment, and how a model is measured.
+
+    The defaults are for a classifier.
 
     Args:
         train: Tuple of an array of images and a structure of arrays, the labels.
@@ -54,16 +43,16 @@ class Task:
         views: Dict from names to functions of a batch of images, the augmentations.
         make_model: Function from a dict of arguments and a name to an untrained model.
         note: A sentence that belongs beside every number.
-        pixels: List of arrays that tell these images from others.
+        pixels: List of arrays by which the run log knows these images again.
         make_augmented: Function from a batch size and a seed to a `tf.data.Dataset` of the
-            training images, differently moved in every epoch. `None`: the task has none.
+            training images, augmented anew in each epoch. `None`: the task has none.
         measure: What `score` returns, as the tables call it.
         score: Function from a model and such data to a number between 0 and 1.
-        tell: Function from a model in training, this task and the logs of an epoch to the words
-            that say how good it is, for who waits.
+        describe: Function from a model in training, this task and the logs of an epoch to the
+            words that say how good it is.
         make_optimizer: Function from a learning rate, steps and weight decay.
         compile_arguments: Function without arguments; more for `compile`, of the teacher and of
-            every way.
+            every method.
         distiller_arguments: Dict of more for `KTANDistiller`.
         cache_precision: See `TeacherCache`.
     """
@@ -77,8 +66,8 @@ class Task:
     pixels: list
     make_augmented: Callable | None = None
     measure: str = "accuracy"
-    score: Callable = accuracy_on
-    tell: Callable = tell_accuracy
+    score: Callable = accuracy
+    describe: Callable = describe_accuracy
     make_optimizer: Callable = adamw
     compile_arguments: Callable = classifier_compile_arguments
     distiller_arguments: dict = dataclasses.field(default_factory=dict)
@@ -95,7 +84,7 @@ def load_task(experiment, data_dir=None):
     Returns:
         A `Task`.
     """
-    tasks = {"digits": _digits, "cifar10": _cifar10, "detection": _detection}
+    tasks = {"digits": _digits, "cifar10": _cifar10, "gtsrb": _gtsrb, "detection": _detection}
     if experiment.task not in tasks:
         raise ValueError(f"Received task={experiment.task!r}. Expected one of {list(tasks)}.")
     return tasks[experiment.task](data_dir, **experiment.data)
@@ -133,35 +122,38 @@ def _shift(rows, columns):
     return shifted
 
 
-def _digits(data_dir):
-    import distill_digits
+def _shifts(pixels):
+    """Views by so many pixels in each of the four directions; 0: none."""
+    directions = [(0, pixels), (0, -pixels), (pixels, 0), (-pixels, 0)] if pixels else []
+    return {f"moved {rows} {columns}": _shift(rows, columns) for rows, columns in directions}
 
-    train, validation, test = distill_digits.load_data()
+
+def _digits(data_dir):
+    from keras_ktan_tasks.digits import load_data, make_classifier
+
+    train, validation, test = load_data()
     return _classification(
         train,
         validation,
         lambda: test,
         {"plain": _plain},
-        lambda arguments, name: distill_digits.make_classifier(name=name, **arguments),
+        lambda arguments, name: make_classifier(name=name, **arguments),
         "The digits of scikit-learn, 8×8 pixels.",
     )
 
 
 def _cifar10(data_dir, image_size, train_images, validation_images, shifts=0):
-    from cifar10_data import halve, load_cifar10, make_training_data, split_train
-    from residual_network import make_classifier
+    from keras_ktan_tasks.cifar10 import halve, load_cifar10, make_training_data, split_train
+    from keras_ktan_tasks.residual_network import make_classifier
 
     train, test, is_jpeg = load_cifar10(data_dir)
     if image_size == 16:
         train, test = ((halve(images), labels) for images, labels in (train, test))
     train, validation = split_train(train, train_images, validation_images)
     views = {"plain": _plain, "mirrored": _mirrored}
-    for rows, columns in [(0, shifts), (0, -shifts), (shifts, 0), (-shifts, 0)] if shifts else []:
-        move = _shift(rows, columns)
-        views[f"moved {rows} {columns}"] = move
-        views[f"mirrored and moved {rows} {columns}"] = lambda images, move=move: move(
-            _mirrored(images)
-        )
+    for name, move in _shifts(shifts).items():
+        views[name] = move
+        views[f"mirrored and {name}"] = lambda images, move=move: move(_mirrored(images))
     return _classification(
         train,
         validation,
@@ -173,6 +165,29 @@ def _cifar10(data_dir, image_size, train_images, validation_images, shifts=0):
         else "The pixels were kept without loss.",
         make_augmented=lambda batch_size, seed: make_training_data(
             *train, batch_size, seed, crops=True
+        ),
+    )
+
+
+def _gtsrb(data_dir, validation_share, shifts=0):
+    from keras_ktan_tasks.cifar10 import make_training_data
+    from keras_ktan_tasks.gtsrb import CLASSES, load_gtsrb, split_by_track
+    from keras_ktan_tasks.residual_network import make_classifier
+
+    images, labels, tracks = load_gtsrb("train", data_dir)
+    train, validation = split_by_track(images, labels, tracks, validation_share)
+    return _classification(
+        train,
+        validation,
+        lambda: load_gtsrb("test", data_dir)[:2],
+        # Never mirrored: some signs are mirror images of others.
+        {"plain": _plain, **_shifts(shifts)},
+        lambda arguments, name: make_classifier(
+            images.shape[1], name=name, classes=CLASSES, **arguments
+        ),
+        "Frames scaled to 32×32; validation images are of tracks that are not trained on.",
+        make_augmented=lambda batch_size, seed: make_training_data(
+            *train, batch_size, seed, crops=True, mirrors=False
         ),
     )
 

@@ -11,37 +11,38 @@ import signal
 from device import limit_threads
 from experiment import read_experiment
 from orphans import end_with_parent
-from run_log import digest
 from runner import Runner
 from tasks import load_task
 
+from keras_ktan_tasks.run_log import digest
 
-def settings_of_way(way):
-    """What all runs of a way share."""
-    settings = dataclasses.asdict(way)
+
+def settings_of_method(method):
+    """What all runs of a method share."""
+    settings = dataclasses.asdict(method)
     del settings["name"], settings["seeds"]
     return settings
 
 
-def weights_path(output, seed, way):
+def weights_path(output, seed, method):
     """Where a finished student waits for the test images."""
     return (
         output
         / "students"
-        / f"{hashlib.sha256(way.name.encode()).hexdigest()[:8]}-{seed}.weights.h5"
+        / f"{hashlib.sha256(method.name.encode()).hexdigest()[:8]}-{seed}.weights.h5"
     )
 
 
-def finished_run(runner, seed, way, output):
+def finished_run(runner, seed, method, output):
     """Train a student, keep its weights, and say what is logged of it."""
-    student, history, seconds = runner.train(way, seed)
-    place = weights_path(output, seed, way)
+    student, history, seconds = runner.train(method, seed)
+    place = weights_path(output, seed, method)
     place.parent.mkdir(parents=True, exist_ok=True)
     student.save_weights(place)
     return {
-        "way": way.name,
+        "method": method.name,
         "seed": seed,
-        "settings": settings_of_way(way),
+        "settings": settings_of_method(method),
         f"validation_{runner.task.measure}": runner.task.score(student, runner.task.validation),
         "seconds": round(seconds, 1),
         "history": {name: [round(v, 5) for v in kept] for name, kept in history.items()},
@@ -76,7 +77,7 @@ def finished_runs(runner, left, output, pool, source):
 
     Args:
         runner: A `Runner`; it trains what this process trains.
-        left: List of `(seed, way)`.
+        left: List of `(seed, method)`.
         output: `pathlib.Path` where weights are kept.
         pool: What `started_workers` yielded.
         source: Arguments of `_make_runner`, for a worker to make its own `Runner` from.
@@ -88,11 +89,12 @@ def finished_runs(runner, left, output, pool, source):
         RuntimeError: If a run beside others failed; those that were running are yielded before.
     """
     if pool is None:
-        for seed, way in left:
-            yield finished_run(runner, seed, way, output)
+        for seed, method in left:
+            yield finished_run(runner, seed, method, output)
         return
     runs = {
-        pool.submit(_run_here, source, seed, way.name, output): (seed, way) for seed, way in left
+        pool.submit(_run_here, source, seed, method.name, output): (seed, method)
+        for seed, method in left
     }
     failed = None
     try:
@@ -109,8 +111,8 @@ def finished_runs(runner, left, output, pool, source):
         for run in runs:
             run.cancel()
     if failed:
-        seed, way = runs[failed]
-        error = RuntimeError(f"The run of '{way.name}' with seed {seed} failed.")
+        seed, method = runs[failed]
+        error = RuntimeError(f"The run of '{method.name}' with seed {seed} failed.")
         raise error from failed.exception()
 
 
@@ -122,17 +124,18 @@ def _prepare_process(threads):
 
 
 @functools.cache
-def _make_runner(path, data_dir, shared, teacher, weights):
+def _make_runner(path, names, data_dir, shared, teacher, weights):
     """This process's own `Runner`.
 
     Args:
         path: `pathlib.Path` of the experiment's file.
+        names: Tuple of the methods' names.
         data_dir: Folder of TFDS data sets, or `None`.
         shared: As for `Runner`, like `teacher`.
         teacher: `pathlib.Path` or `None`.
         weights: Digest of the teacher's weights; a worker must not train another one.
     """
-    experiment = read_experiment(path)
+    experiment = read_experiment(path).only(names)
     runner = Runner(experiment, load_task(experiment, data_dir), shared, teacher, verbose=0)
     found = digest(runner.teacher.get_weights())
     if found != weights:
@@ -145,5 +148,5 @@ def _make_runner(path, data_dir, shared, teacher, weights):
 
 def _run_here(source, seed, name, output):
     runner = _make_runner(*source)
-    way = next(way for way in runner.experiment.ways if way.name == name)
-    return finished_run(runner, seed, way, output)
+    method = next(method for method in runner.experiment.methods if method.name == name)
+    return finished_run(runner, seed, method, output)

@@ -1,10 +1,10 @@
-"""Make a small classifier of CIFAR-10 better: four ways, one budget, runs that can be resumed.
+"""Make a small classifier of CIFAR-10 better: four methods, one budget, runs that can be resumed.
 
-A residual teacher is trained, then one small residual student four ways: on the labels only,
-with the teacher's softened logits, with its feature map, and with all of KTAN. Each finished
-run is one line of OUTPUT/runs.jsonl; the same command with --resume goes on where it stopped.
-Training looks at the validation images only, which are cut from the train split; the test
-images are read once a run, after it.
+A residual teacher is trained, then one small residual student by four methods: supervised,
+logit distillation, feature distillation, and KTAN, which has all terms. Each finished run is one
+line of OUTPUT/runs.jsonl; the same command with --resume goes on where it stopped. Training uses
+the validation images only, which are cut from the train split; the test images are read once a
+run, after it.
 
 The images come through TensorFlow Datasets, which downloads them where they are missing. A
 prepared copy may hold its pixels as JPEG, which is lossy: numbers then differ slightly from
@@ -12,29 +12,32 @@ those of the PNG original. The first image tells; the output and the table say w
 """
 
 import argparse
-import os
 import pathlib
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# First: it imports Keras without start-up lines.
+from common.command_line import require, whole_number
+from common.four_methods import METHODS, format_table, train_student
 
+# isort: split
 import keras
 import tensorflow as tf
-from cifar10_data import halve, load_cifar10, make_training_data, split_train
-from four_ways import FOUR_WAYS, accuracy, format_table, train_student
-from progress import EpochReport, duration, seconds_left
-from residual_network import make_classifier
-from run_log import RunLog, digest
 
 import keras_ktan
 from keras_ktan import FeaturePair, compression_report
 from keras_ktan.plots import plot_feature_maps, plot_training_curves
+from keras_ktan_tasks.accuracy import accuracy
+from keras_ktan_tasks.cifar10 import halve, load_cifar10, make_training_data, split_train
+from keras_ktan_tasks.comparison import method_title
+from keras_ktan_tasks.progress import EpochReport, duration, seconds_left
+from keras_ktan_tasks.residual_network import make_classifier
+from keras_ktan_tasks.run_log import RunLog, digest
 
 TEACHER_SEED = 1234
-# The first seed's students of these ways are kept, so that their maps can be drawn.
-WITHOUT, WITH = "labels only", "KTAN"
+# The first seed's students of these methods are kept, so that their maps can be drawn.
+WITHOUT, WITH = "supervised", "KTAN"
 MAP_IMAGES = 4
-# The stage before the last: its map teaches more than the last one does, and a target that stays
-# is as good as one that falls (benchmarks/results/README.md, "The layer").
+# The stage before the last: its map gains more than the last one does, and a constant weight
+# is as good as one that decays (benchmarks/results/README.md, "The layer").
 STAGE, FEATURE_LOSS, FEATURE_WEIGHT = "stage_2", "normalized_mse", 3.0
 LEARNING_RATE, WEIGHT_DECAY = 4e-3, 1e-4
 
@@ -89,19 +92,6 @@ def obtain_teacher(path, log, make_teacher, make_data, validation_data, epochs, 
     return teacher
 
 
-def whole_number(least):
-    """A parser of whole numbers of `least` or more for `argparse`."""
-
-    def parse(text):
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"received {value}, expected {least} or more")
-        return value
-
-    parse.__name__ = "whole number"  # argparse names it where the text is no number at all
-    return parse
-
-
 def parse_arguments(argv=None):
     """The command line; see --help."""
     parser = argparse.ArgumentParser(
@@ -137,14 +127,14 @@ def parse_arguments(argv=None):
     add("--batch-size", "images a step", default=128, **one_or_more)
     add("--no-crops", "mirror only, without random crops", shown="both", action="store_true")
     add("--temperature", "softens both models' probabilities", type=float, default=4.0)
-    add("--seeds", "runs of each way, with seeds from 0 on", default=3, **one_or_more)
+    add("--seeds", "runs of each method, with seeds from 0 on", default=3, **one_or_more)
     add(
-        "--ways",
-        "the ways to run, of: " + ", ".join(f'"{way}"' for way in FOUR_WAYS),
+        "--methods",
+        "the methods to run, of: " + ", ".join(f'"{method}"' for method in METHODS),
         nargs="+",
-        choices=list(FOUR_WAYS),
-        default=list(FOUR_WAYS),
-        metavar="WAY",
+        choices=list(METHODS),
+        default=list(METHODS),
+        metavar="METHOD",
         shown="all",
     )
     add(
@@ -156,17 +146,18 @@ def parse_arguments(argv=None):
     add(
         "--resume",
         "go on with the runs in OUTPUT; the settings must be the recorded ones, but --seeds and "
-        "--ways may ask for more",
+        "--methods may ask for more",
         shown="refuse a folder with runs",
         action="store_true",
     )
     arguments = parser.parse_args(argv)
     if not 0 < arguments.temperature < float("inf"):
         parser.error(f"--temperature: received {arguments.temperature}, expected a number above 0")
+    require(parser, arguments.output, "matplotlib", "tensorflow_datasets")
     # In the order of the table, each once.
-    arguments.ways = [way for way in FOUR_WAYS if way in arguments.ways]
+    arguments.methods = [method for method in METHODS if method in arguments.methods]
     # What a run depends on; how many runs there are and where they lie is not part of it.
-    apart = ("data_dir", "seeds", "ways", "output", "resume")
+    apart = ("data_dir", "seeds", "methods", "output", "resume")
     settings = {name: value for name, value in vars(arguments).items() if name not in apart}
     settings["maps"] = [STAGE, FEATURE_LOSS, FEATURE_WEIGHT]
     settings["versions"] = {
@@ -194,9 +185,9 @@ class KeepDistiller(keras.callbacks.Callback):
         self.model.save(self._path)
 
 
-def kept(output, way):
-    """Where the distiller of a way's first seed is kept."""
-    return output / f"distiller_{way.replace(' ', '_')}.keras"
+def kept(output, method):
+    """Where the distiller of a method's first seed is kept."""
+    return output / f"distiller_{method}.keras"
 
 
 def draw_maps(output, images):
@@ -209,10 +200,12 @@ def draw_maps(output, images):
     Returns:
         A sentence about what was drawn, or why nothing was.
     """
-    missing = [way for way in (WITHOUT, WITH) if not kept(output, way).exists()]
+    missing = [method for method in (WITHOUT, WITH) if not kept(output, method).exists()]
     if missing:
         return f"Feature maps: not drawn, seed 0 was not run in this folder with {missing}."
-    without, distiller = (keras.saving.load_model(kept(output, way)) for way in (WITHOUT, WITH))
+    without, distiller = (
+        keras.saving.load_model(kept(output, method)) for method in (WITHOUT, WITH)
+    )
     plot_feature_maps(
         distiller,
         images.astype("float32"),
@@ -236,16 +229,16 @@ def run_students(arguments, log, teacher, make_student, make_data, validation_da
         test: Tuple `(images, labels)`, read once after each run.
         steps: Steps of a whole run.
     """
-    plan = [(seed, way) for seed in range(arguments.seeds) for way in arguments.ways]
-    left = [(seed, way) for seed, way in plan if not log.find(seed=seed, way=way)]
+    plan = [(seed, method) for seed in range(arguments.seeds) for method in arguments.methods]
+    left = [(seed, method) for seed, method in plan if not log.find(seed=seed, method=method)]
     if len(left) < len(plan):
         print(f"{len(plan) - len(left)} of {len(plan)} runs are finished already", flush=True)
-    for index, (seed, way) in enumerate(left, start=1):
-        callbacks = [EpochReport(f"seed {seed}, {way}")]
-        if seed == 0 and way in (WITHOUT, WITH):
-            callbacks.append(KeepDistiller(kept(arguments.output, way)))
+    for index, (seed, method) in enumerate(left, start=1):
+        callbacks = [EpochReport(f"seed {seed}, {method_title(method)}")]
+        if seed == 0 and method in (WITHOUT, WITH):
+            callbacks.append(KeepDistiller(kept(arguments.output, method)))
         student, history, seconds = train_student(
-            way,
+            method,
             seed,
             teacher,
             make_student,
@@ -262,7 +255,7 @@ def run_students(arguments, log, teacher, make_student, make_data, validation_da
         )
         log.append(
             {
-                "way": way,
+                "method": method,
                 "seed": seed,
                 "test_accuracy": accuracy(student, test),
                 "validation_accuracy": history["val_accuracy"][-1],
@@ -274,7 +267,7 @@ def run_students(arguments, log, teacher, make_student, make_data, validation_da
         )
         waiting = [later for _, later in left[index:]]
         print(
-            f"[{len(plan) - len(waiting)}/{len(plan)}] seed {seed}, {way}: "
+            f"[{len(plan) - len(waiting)}/{len(plan)}] seed {seed}, {method_title(method)}: "
             f"{history['val_accuracy'][-1]:.2%} on the validation images, {duration(seconds)}; "
             + (f"about {duration(seconds_left(log.runs, waiting))} left" if waiting else "done"),
             flush=True,
@@ -321,9 +314,12 @@ def main(argv=None):
     run_students(arguments, log, teacher, make_student, make_data, validation_data, test, steps)
 
     seeds = range(arguments.seeds)
-    runs = {way: [log.find(seed=seed, way=way) for seed in seeds] for way in arguments.ways}
+    runs = {
+        method: [log.find(seed=seed, method=method) for seed in seeds]
+        for method in arguments.methods
+    }
     report = compression_report(teacher, make_student())
-    accuracies = {way: [run["test_accuracy"] for run in found] for way, found in runs.items()}
+    accuracies = {method: [run["test_accuracy"] for run in found] for method, found in runs.items()}
     table = format_table(accuracies, accuracy(teacher, test))
     heading = (
         f"CIFAR-10 at {size}×{size}, {len(train[1]):,} training images, {epochs} epochs, seeds: "
@@ -333,9 +329,9 @@ def main(argv=None):
     (output / "table.md").write_text(f"```\n{report}\n```\n\n{heading}\n\n{table}\n")
     picture = output / "curves.png"
     plot_training_curves(
-        {way: [run["history"] for run in found] for way, found in runs.items()},
+        {method_title(method): [run["history"] for run in found] for method, found in runs.items()},
         picture,
-        title="One small student, four ways (CIFAR-10, validation images)",
+        title="One small student, four methods (CIFAR-10, validation images)",
         baseline=("teacher", teacher_validation),
     )
     print(f"Training curves: {picture}; one line a run: {log.path}")

@@ -1,8 +1,8 @@
-"""Make a small object detector better: four ways, one budget, runs that can be resumed.
+"""Make a small object detector better: four methods, one budget, runs that can be resumed.
 
-A compact FCOS detector is trained as the teacher, then one that is many times smaller four ways:
-on the labels only, with the teacher's softened scores of every position, with its feature maps,
-and by KTAN: scores, maps and discriminator. The pictures come from a TFDS data set with the
+A compact FCOS detector is trained as the teacher, then one that is many times smaller by four
+methods: supervised, logit distillation of every position's scores, feature distillation, and
+KTAN, which has all terms. The pictures come from a TFDS data set with the
 features of `voc`; with --quick they are drawn shapes. A part of the train split is cut off for
 tuning; the validation split is read once a run, after it.
 
@@ -18,13 +18,28 @@ import platform
 import shutil
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# First: it imports Keras without start-up lines.
+from common.command_line import require, whole_number
+from common.detection_report import draw_detections, export_with_decoding, format_results
+from common.four_methods import METHODS, check_saved_model
 
+# isort: split
 import keras
 import numpy as np
 import tensorflow as tf
-from compact_detector import CompactDetector
-from detection_data import (
+
+import keras_ktan
+from keras_ktan import FeaturePair, KTANDistiller, TeacherCache, TeacherToStudent
+from keras_ktan_tasks.compact_detector import CompactDetector
+from keras_ktan_tasks.comparison import method_title
+from keras_ktan_tasks.detection import (
+    LOGITS_ARGUMENTS,
+    VIEWS_SEED,
+    describe_losses,
+    evaluate,
+    make_optimizer,
+)
+from keras_ktan_tasks.detection_data import (
     SHAPE_NAMES,
     as_network_input,
     load_pictures,
@@ -33,26 +48,17 @@ from detection_data import (
     make_views,
     split_pictures,
 )
-from detection_metrics import average_precision
-from detection_report import draw_detections, export_with_decoding, format_results
-from distill_cifar10 import whole_number
-from four_ways import check_saved_model
-from progress import EpochReport, duration, seconds_left
-from run_log import RunLog, digest
+from keras_ktan_tasks.progress import EpochReport, duration, seconds_left
+from keras_ktan_tasks.run_log import RunLog, digest
 
-import keras_ktan
-from keras_ktan import FeaturePair, KTANDistiller, OutputPair, TeacherCache, TeacherToStudent
-
-WAYS = ("labels only", "softened scores", "features", "KTAN")
-# What is paired: what the box head sees of each level before its last layer. The softened scores
-# teach what an object is, and these maps where it ends.
+# What is paired: what the box head sees of each level before its last layer. The logits say what
+# an object is, and these maps where it ends.
 PAIRED_LAYERS = ["box_head_P3", "box_head_P4"]
 TEACHER_SEED = 1234
-VIEWS_SEED = 4321
 TEACHER_EPOCHS, VIEWS, STUDENT_EPOCHS = 100, 24, 12
 TEACHER_RATE, STUDENT_RATE = 2e-3, 16e-3
-# How they were chosen: benchmarks/results/detection/search.md.
-SCORES_WEIGHT, FEATURE_WEIGHT, ADVERSARY_WEIGHT = 10.0, 0.3, 0.001
+# How they were chosen: benchmarks/results/README.md.
+LOGITS_WEIGHT, FEATURE_WEIGHT, ADVERSARY_WEIGHT = 10.0, 0.3, 0.001
 TEMPERATURE = 1.0
 TEACHER = {"widths": (24, 48, 96, 128), "pyramid_width": 96, "depth": 2, "head_depth": 2}
 STUDENT = {"widths": (8, 12, 24, 24), "pyramid_width": 24, "box_weight": 3.0}
@@ -65,63 +71,49 @@ def networks(is_quick):
     return (QUICK_TEACHER, QUICK_STUDENT) if is_quick else (TEACHER, STUDENT)
 
 
-def make_optimizer(steps, rate, weight_decay=1e-4):
-    """AdamW that warms up and then decays to 0 over so many steps."""
-    warmup = min(100, steps // 10)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, steps - warmup, warmup_target=rate, warmup_steps=warmup
-    )
-    return keras.optimizers.AdamW(schedule, weight_decay=weight_decay, clipnorm=10.0)
+def make_objectives(method, steps):
+    """One method's pairs and loss weights.
 
-
-def make_game(way, steps):
-    """One way's pairs and loss weights.
-
-    The maps teach most in the beginning and nothing in the end. The softened scores are a
-    mean over all positions, of which few hold an object: hence their large weight.
+    The weights of features and adversary decay to 0. The logits' loss is a mean over all
+    positions, of which few hold an object: hence its large weight.
 
     Args:
-        way: One of `WAYS`.
+        method: One of `METHODS`.
         steps: Steps of the whole training.
 
     Returns:
         A tuple of a list of `FeaturePair` and a dict of arguments for `KTANDistiller.compile`.
     """
 
-    def falling(weight):
+    def decaying(weight):
         return keras.optimizers.schedules.CosineDecay(weight, steps)
 
-    has_scores, has_maps, has_adversary = {
-        "labels only": (False, False, False),
-        "softened scores": (True, False, False),
-        "features": (False, True, False),
-        "KTAN": (True, True, True),
-    }[way]
-    # The student's own head says what a map is worth, by the boxes that it makes of it.
+    has_logits, has_features, has_adversary = METHODS[method]
+    # The student's own head sees, by the boxes that it makes of a map, what the map is worth.
     pairs = [
         FeaturePair(layer, layer, teacher_to_student=TeacherToStudent(objective="student_head"))
         for layer in PAIRED_LAYERS
     ]
     return pairs, {
-        "logits_loss_weight": SCORES_WEIGHT if has_scores else 0.0,
-        "feature_loss_weight": falling(FEATURE_WEIGHT) if has_maps else 0.0,
-        "adversarial_loss_weight": falling(ADVERSARY_WEIGHT) if has_adversary else 0.0,
+        "logits_loss_weight": LOGITS_WEIGHT if has_logits else 0.0,
+        "feature_loss_weight": decaying(FEATURE_WEIGHT) if has_features else 0.0,
+        "adversarial_loss_weight": decaying(ADVERSARY_WEIGHT) if has_adversary else 0.0,
     }
 
 
-def describe_games():
-    """What the ways are, in values that JSON can hold: runs of other games are others."""
+def describe_objectives():
+    """The methods' settings in values that JSON can hold, for the run log."""
 
     def value(weight):
         is_schedule = isinstance(weight, keras.optimizers.schedules.LearningRateSchedule)
         return weight.get_config() if is_schedule else weight
 
     described = {"temperature": TEMPERATURE, "rates": [TEACHER_RATE, STUDENT_RATE]}
-    for way in WAYS:
-        pairs, weights = make_game(way, 1)
-        described[way] = {name: value(weight) for name, weight in weights.items()}
-        described[way]["pairs"] = [
-            [pair.teacher_layer_name, pair.student_layer_name, pair.teacher_to_student.anchor]
+    for method in METHODS:
+        pairs, weights = make_objectives(method, 1)
+        described[method] = {name: value(weight) for name, weight in weights.items()}
+        described[method]["pairs"] = [
+            [pair.teacher_layer_name, pair.student_layer_name, pair.teacher_to_student.objective]
             for pair in pairs
         ]
     return described
@@ -150,10 +142,10 @@ def make_student_data(teacher, views, batch_size, directory, verbose=1, layer_na
     return lambda seed: cache.dataset(images, truth, batch_size=batch_size, seed=seed)
 
 
-def train_student(teacher, make_student, data, seed, epochs, steps, game, label, **arguments):
-    """One run: a fresh student, one way, one seed.
+def train_student(teacher, make_student, data, seed, epochs, steps, objectives, label, **arguments):
+    """Train a new student by one method with one seed.
 
-    The seed fixes the student's first weights and the batches, so that the ways start alike.
+    The seed fixes the student's initial weights and the batches, so that the methods start alike.
 
     Args:
         teacher: The trained teacher.
@@ -162,14 +154,14 @@ def train_student(teacher, make_student, data, seed, epochs, steps, game, label,
         seed: Int.
         epochs: Int.
         steps: Steps of the whole run.
-        game: What `make_game` returned.
+        objectives: The pairs and weights that `make_objectives` returned.
         label: What is running, for the lines that say where it stands.
         **arguments: More for `KTANDistiller`.
 
     Returns:
         A tuple of the student, the history and the seconds that `fit` took.
     """
-    pairs, weights = game
+    pairs, weights = objectives
     keras.utils.set_random_seed(seed)
     student = make_student()
     distiller = KTANDistiller(
@@ -177,7 +169,7 @@ def train_student(teacher, make_student, data, seed, epochs, steps, game, label,
         student,
         pairs,
         **{
-            "output_pairs": OutputPair("score_logits", kind="sigmoid"),
+            **LOGITS_ARGUMENTS,
             "temperature": TEMPERATURE,
             **arguments,
         },
@@ -188,25 +180,9 @@ def train_student(teacher, make_student, data, seed, epochs, steps, game, label,
     keras.utils.set_random_seed(seed)
     start = time.perf_counter()
     history = distiller.fit(
-        batches, epochs=epochs, callbacks=[EpochReport(label, tell=tell_losses)], verbose=0
+        batches, epochs=epochs, callbacks=[EpochReport(label, describe=describe_losses)], verbose=0
     )
     return student, history.history, time.perf_counter() - start
-
-
-def tell_losses(logs):
-    """The parts of a detector's loss in words."""
-    return f"class loss {logs['class_loss']:.3f}, box loss {logs['box_loss']:.3f}"
-
-
-def evaluate(detector, pictures, size, class_names):
-    """AP of a detector on whole pictures."""
-    images, truth = as_network_input(pictures, size)
-    # `predict` would build a graph for every one of the many students.
-    parts = [
-        detector.predict_step((images[start : start + 32],)) for start in range(0, len(images), 32)
-    ]
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return average_precision(found, truth, class_names)
 
 
 def obtain_teacher(path, is_given, log, make_teacher, data, epochs, steps, backup):
@@ -240,7 +216,7 @@ def obtain_teacher(path, is_given, log, make_teacher, data, epochs, steps, backu
             batches,
             epochs=epochs,
             callbacks=[
-                EpochReport("teacher", tell=tell_losses),
+                EpochReport("teacher", describe=describe_losses),
                 keras.callbacks.BackupAndRestore(backup),
             ],
             shuffle=False,  # the data set shuffles itself
@@ -301,14 +277,14 @@ def parse_arguments(argv=None):
     )
     add("--epochs", "a student's passes over all versions", default=STUDENT_EPOCHS, **one_or_more)
     add("--batch-size", "pictures a step", default=8, **one_or_more)
-    add("--seeds", "runs of each way, with seeds from 0 on", default=3, **one_or_more)
+    add("--seeds", "runs of each method, with seeds from 0 on", default=3, **one_or_more)
     add(
-        "--ways",
-        "the ways to run, of: " + ", ".join(f'"{way}"' for way in WAYS),
+        "--methods",
+        "the methods to run, of: " + ", ".join(f'"{method}"' for method in METHODS),
         nargs="+",
-        choices=WAYS,
-        default=list(WAYS),
-        metavar="WAY",
+        choices=list(METHODS),
+        default=list(METHODS),
+        metavar="METHOD",
         shown="all",
     )
     add("--quick", "small networks on drawn shapes, for a look", shown="no", action="store_true")
@@ -322,7 +298,7 @@ def parse_arguments(argv=None):
     add(
         "--resume",
         "go on with the runs in OUTPUT; the settings must be the recorded ones, but --seeds and "
-        "--ways may ask for more",
+        "--methods may ask for more",
         shown="refuse a folder with runs",
         action="store_true",
     )
@@ -335,16 +311,19 @@ def parse_arguments(argv=None):
             if getattr(arguments, name) == parser.get_default(name):
                 setattr(arguments, name, value)
         arguments.dataset = "shapes"
+    require(parser, arguments.output, "matplotlib", "pycocotools")
+    if not arguments.quick:
+        require(parser, arguments.output, "tensorflow_datasets")
     if any(size % 16 for size in arguments.image_size):
         parser.error(f"--image-size: received {arguments.image_size}, expected multiples of 16")
     # In the order of the table, each once.
-    arguments.ways = [way for way in WAYS if way in arguments.ways]
-    apart = ("data_dir", "seeds", "ways", "output", "resume", "teacher")
+    arguments.methods = [method for method in METHODS if method in arguments.methods]
+    apart = ("data_dir", "seeds", "methods", "output", "resume", "teacher")
     settings = {name: value for name, value in vars(arguments).items() if name not in apart}
     settings["dataset"] = pathlib.Path(arguments.dataset).name
     # What the source says is a setting too: runs of other networks or weights are others.
     settings["networks"] = networks(arguments.quick)
-    settings["games"] = describe_games()
+    settings["objectives"] = describe_objectives()
     settings["versions"] = {
         module.__name__: module.__version__ for module in (keras_ktan, keras, tf)
     }
@@ -386,12 +365,12 @@ def run_students(arguments, log, teacher, make_student, data, parts, steps):
         steps: Steps of a whole run.
     """
     tuning, validation, names = parts
-    plan = [(seed, way) for seed in range(arguments.seeds) for way in arguments.ways]
-    left = [(seed, way) for seed, way in plan if not log.find(seed=seed, way=way)]
+    plan = [(seed, method) for seed in range(arguments.seeds) for method in arguments.methods]
+    left = [(seed, method) for seed, method in plan if not log.find(seed=seed, method=method)]
     if len(left) < len(plan):
         print(f"{len(plan) - len(left)} of {len(plan)} runs are finished already", flush=True)
-    for index, (seed, way) in enumerate(left, start=1):
-        label = f"seed {seed}, {way}"
+    for index, (seed, method) in enumerate(left, start=1):
+        label = f"seed {seed}, {method_title(method)}"
         student, history, seconds = train_student(
             teacher,
             make_student,
@@ -399,14 +378,14 @@ def run_students(arguments, log, teacher, make_student, data, parts, steps):
             seed,
             arguments.epochs,
             steps,
-            make_game(way, steps),
+            make_objectives(method, steps),
             label,
         )
-        student.save(student_path(arguments.output, way, seed))
+        student.save(student_path(arguments.output, method, seed))
         tuned = evaluate(student, tuning, arguments.image_size, names)
         log.append(
             {
-                "way": way,
+                "method": method,
                 "seed": seed,
                 "validation": evaluate(student, validation, arguments.image_size, names),
                 "tuning": tuned,
@@ -423,11 +402,11 @@ def run_students(arguments, log, teacher, make_student, data, parts, steps):
         )
 
 
-def student_path(output, way, seed):
+def student_path(output, method, seed):
     """Where a run's student is kept."""
     folder = output / "students"
     folder.mkdir(exist_ok=True)
-    return folder / f"{way.replace(' ', '_')}_{seed}.keras"
+    return folder / f"{method}_{seed}.keras"
 
 
 def title_of(dataset):
@@ -443,7 +422,7 @@ def show(arguments, log, teacher, students, parts):
         arguments: The command line.
         log: `RunLog`.
         teacher: The trained teacher.
-        students: Dict from each way to its student of seed 0; the last one is shipped.
+        students: Dict from each method to its student of seed 0; the last one is shipped.
         parts: Tuple of validation pictures and class names.
     """
     validation, names = parts
@@ -452,10 +431,10 @@ def show(arguments, log, teacher, students, parts):
     seeds = range(arguments.seeds)
     results = {"teacher": [evaluate(teacher, validation, size, names)]}
     results |= {
-        way: [log.find(seed=seed, way=way)["validation"] for seed in seeds]
-        for way in arguments.ways
+        method: [log.find(seed=seed, method=method)["validation"] for seed in seeds]
+        for method in arguments.methods
     }
-    shipped = students[arguments.ways[-1]]
+    shipped = students[arguments.methods[-1]]
     costs = {
         "teacher": export_with_decoding(teacher, output / "teacher", images[:1]),
         "student": export_with_decoding(shipped, output / "student", images[:1]),
@@ -482,18 +461,22 @@ def show(arguments, log, teacher, students, parts):
     )
     columns = {"truth": {"boxes": validation.boxes, "classes": validation.labels}}
     shown = np.arange(min(3, len(validation)))
-    for way in dict.fromkeys((arguments.ways[0], arguments.ways[-1])):
-        found = students[way].predict(images[shown], verbose=0)
-        columns[f"student: {way}"] = {**found, "boxes": found["boxes"] / [*size, *size]}
+    for method in dict.fromkeys((arguments.methods[0], arguments.methods[-1])):
+        found = students[method].predict(images[shown], verbose=0)
+        columns[f"student: {method_title(method)}"] = {
+            **found,
+            "boxes": found["boxes"] / [*size, *size],
+        }
     picture = output / "detections.png"
     draw_detections(validation.images[shown], columns, names, picture)
     difference = check_saved_model(output / "student", shipped, images[:16])
     if difference > 1e-3:  # pixels
         raise SystemExit(f"The SavedModel differs from the student by {difference:.2g}.")
     print(
-        f"SavedModel of the student ({arguments.ways[-1]}), decoding inside: {output / 'student'}; "
-        "reloaded in a fresh process without keras_ktan, its boxes agree (largest difference "
-        f"{difference:.1e}).\nPicture: {picture}; all numbers: {output / 'results.json'}"
+        f"SavedModel of the student ({method_title(arguments.methods[-1])}), decoding inside: "
+        f"{output / 'student'}; reloaded in a fresh process without keras_ktan, its boxes agree "
+        f"(largest difference {difference:.1e}).\n"
+        f"Picture: {picture}; all numbers: {output / 'results.json'}"
     )
 
 
@@ -547,7 +530,8 @@ def main(argv=None):
         arguments.epochs * -(-len(views[0]) // arguments.batch_size),
     )
     students = {
-        way: keras.saving.load_model(student_path(output, way, 0)) for way in arguments.ways
+        method: keras.saving.load_model(student_path(output, method, 0))
+        for method in arguments.methods
     }
     show(arguments, log, teacher, students, (validation, names))
 

@@ -12,7 +12,7 @@ On two machines, the first of which the other reaches as `alpha`:
 Every weight is on every device (`keras.distribution.DataParallel`), and each batch is cut between
 them: a process brings its own rows of it and no others. The batch as a whole stays the same
 however many devices there are, and so does the student, but for round-off. Only process 0 writes
-files and tells of the progress; each process prints at its end a digest of the student's weights,
+files and shows the progress; each process prints at its end a digest of the student's weights,
 which must be the same everywhere.
 
 The teacher is trained by every process for itself, on one device, and then all take over the
@@ -20,7 +20,7 @@ weights that process 0 found. To let the others wait instead would save nothing,
 loses patience. To trust that all found the same would be wrong: machines of unlike kinds round
 differently, and JAX refuses to spread weights over the devices on which the processes disagree.
 Nor is a disk needed that all can read. A teacher of your own, loaded from a file, goes the same
-way.
+method.
 
 Keras asks two things of such a run. The devices must divide each batch, therefore the images that
 do not fill a last one are left out (others in each epoch). And `predict` does not work across
@@ -34,11 +34,18 @@ import os
 import pathlib
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+# First: it imports Keras without start-up lines.
+from common.command_line import require
+from common.four_methods import loss_weights
+
+# isort: split
 import keras
 import numpy as np
-from distill_digits import (
+
+from keras_ktan import FeaturePair, KTANDistiller
+from keras_ktan_tasks.accuracy import accuracy
+from keras_ktan_tasks.digits import (
     BATCH_SIZE,
     EPOCHS,
     STUDENT_FILTERS,
@@ -48,9 +55,6 @@ from distill_digits import (
     make_optimizer,
     train_teacher,
 )
-from four_ways import accuracy, loss_weights
-
-from keras_ktan import FeaturePair, KTANDistiller
 
 
 class ShareOfBatches(keras.utils.PyDataset):
@@ -163,6 +167,8 @@ def parse_arguments():
         parser.error("--process must be from 0 to --processes minus 1")
     if arguments.processes > 1 and not arguments.coordinator:
         parser.error("more than one process needs --coordinator host:port")
+    if arguments.process == 0:
+        require(parser, arguments.output)
     return arguments
 
 
@@ -176,14 +182,14 @@ def main():
     if BATCH_SIZE % devices:
         raise SystemExit(f"{devices} devices cannot share batches of {BATCH_SIZE} images.")
 
-    def tell(text):
+    def show(text):
         if process == 0:
             print(text, flush=True)
 
     train, validation, test = load_data()
-    tell(f"{processes} processes, {devices} devices; teacher: {arguments.epochs} epoch(s) ...")
+    show(f"{processes} processes, {devices} devices; teacher: {arguments.epochs} epoch(s) ...")
     teacher = train_teacher(train, arguments.epochs)
-    tell(f"teacher: {accuracy(teacher, validation):.2%} on the validation part; student ...")
+    show(f"teacher: {accuracy(teacher, validation):.2%} on the validation part; student ...")
     teacher_weights = agree_on_weights(teacher.get_weights())
     weights, history = distil(teacher_weights, train, arguments.epochs, process, processes)
     print(f"process {process}: student {digest(weights)}", flush=True)
@@ -193,7 +199,6 @@ def main():
     student = make_classifier(STUDENT_FILTERS, "student")
     student.set_weights(weights)
     test_accuracy = accuracy(student, test)
-    arguments.output.mkdir(parents=True, exist_ok=True)
     student.save(arguments.output / "student.keras")
     numbers = {
         "processes": processes,
@@ -203,7 +208,7 @@ def main():
         "history": {name: [float(value) for value in values] for name, values in history.items()},
     }
     (arguments.output / "results.json").write_text(json.dumps(numbers, indent=1))
-    tell(f"student: {test_accuracy:.2%} on the test part; it is in {arguments.output}")
+    show(f"student: {test_accuracy:.2%} on the test part; it is in {arguments.output}")
 
 
 if __name__ == "__main__":

@@ -3,20 +3,27 @@
 A teacher is trained on the digits that ship with scikit-learn. A random search looks for the
 weights of the distillation terms, how they change along the training, and the temperature,
 on the validation images. Then students are trained anew with the settings found and with
-plain softened logits, seed by seed alike, and the test images are read once. With one
+plain logit distillation, seed by seed alike, and the test images are read once. With one
 directory the same command goes on with a search that was stopped.
 """
 
 import argparse
-import os
 import pathlib
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# First: it imports Keras without start-up lines.
+from common.command_line import require, whole_number
+from common.four_methods import train_student
 
+# isort: split
 import keras
 import keras_tuner
 import numpy as np
-from distill_digits import (
+
+from keras_ktan import FeaturePair
+from keras_ktan.tuner import KTANHyperModel, best_student
+from keras_ktan_tasks.accuracy import accuracy
+from keras_ktan_tasks.comparison import mean_and_deviation, paired_interval
+from keras_ktan_tasks.digits import (
     BATCH_SIZE,
     EPOCHS,
     STEPS_PER_EPOCH,
@@ -26,17 +33,12 @@ from distill_digits import (
     make_optimizer,
     train_teacher,
 )
-from four_ways import accuracy, mean_and_deviation, train_student
-from paired_interval import paired_interval
-
-from keras_ktan import FeaturePair
-from keras_ktan.tuner import KTANHyperModel, best_student
 
 # What is searched. Adam hardly sees a factor common to all weights: that of the labels stays 1.
 SEARCH_SPACE = {
     "student_loss_weight": 1.0,
     "logits_loss_ramp": ["constant", "falling"],
-    "anchor": "student_head",
+    "t2s_objective": "student_head",
     "feature_loss": "cosine",
     "adversarial_loss": "bce",
     "discriminator_filters": 16,
@@ -74,8 +76,8 @@ def make_hypermodel(teacher, epochs, seed):
     )
 
 
-def train_as_found(hyperparameters, seed, teacher, train, validation, epochs):
-    """A student taught with the settings that were found.
+def train_with_found_settings(hyperparameters, seed, teacher, train, validation, epochs):
+    """Train a student with the settings that were found.
 
     Returns:
         The student, with the weights of the last epoch.
@@ -88,14 +90,14 @@ def train_as_found(hyperparameters, seed, teacher, train, validation, epochs):
     return distiller.student
 
 
-def train_with_softened_logits(seed, teacher, train, validation, epochs):
-    """A student taught with labels and softened logits, both with weight 1, temperature 4.
+def train_by_logit_distillation(seed, teacher, train, validation, epochs):
+    """Train a student by logit distillation: both weights 1, temperature 4.
 
     Returns:
         The student, with the weights of the last epoch.
     """
     student, _, _ = train_student(
-        "softened logits",
+        "logit_distillation",
         seed,
         teacher,
         lambda: make_classifier(STUDENT_FILTERS, "student"),
@@ -110,12 +112,12 @@ def train_with_softened_logits(seed, teacher, train, validation, epochs):
     return student
 
 
-def verdict(found, plain):
-    """What the comparison says, in words.
+def conclusion(found, plain):
+    """The comparison in words.
 
     Args:
         found: Test accuracies with the settings found, one a seed.
-        plain: Those with labels and softened logits, same seeds.
+        plain: Those by logit distillation, same seeds.
 
     Returns:
         A string.
@@ -124,26 +126,33 @@ def verdict(found, plain):
     mean, reach = paired_interval(differences)
     if len(differences) < 2:
         return f"{mean:+.2f} points with one seed, which says nothing about chance."
-    told = (
+    difference = (
         f"{mean:+.2f} points, 95% interval {mean - reach:+.2f} to {mean + reach:+.2f} (paired, "
         f"{len(differences)} seeds)"
     )
     if abs(mean) <= reach:
-        return f"{told}: no difference that chance does not explain."
-    return f"{told}: the settings found are {'better' if mean > 0 else 'worse'}."
+        return f"{difference}: no difference that chance does not explain."
+    return f"{difference}: the settings found are {'better' if mean > 0 else 'worse'}."
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trials", type=int, default=6, help="settings to try (default 6)")
-    parser.add_argument("--epochs", type=int, default=15, help="of each student (default 15)")
     parser.add_argument(
-        "--teacher-epochs", type=int, default=EPOCHS, help=f"of the teacher (default {EPOCHS})"
+        "--trials", type=whole_number(1), default=6, help="settings to try (default 6)"
     )
     parser.add_argument(
-        "--seeds", type=int, default=3, help="students for the comparison (default 3)"
+        "--epochs", type=whole_number(1), default=15, help="of each student (default 15)"
+    )
+    parser.add_argument(
+        "--teacher-epochs",
+        type=whole_number(1),
+        default=EPOCHS,
+        help=f"of the teacher (default {EPOCHS})",
+    )
+    parser.add_argument(
+        "--seeds", type=whole_number(1), default=3, help="students for the comparison (default 3)"
     )
     parser.add_argument(
         "--output",
@@ -152,9 +161,7 @@ def main():
         help="folder of the searches, one for each number of epochs",
     )
     arguments = parser.parse_args()
-    counts = (arguments.trials, arguments.epochs, arguments.teacher_epochs, arguments.seeds)
-    if min(counts) < 1:
-        parser.error("--trials, --epochs, --teacher-epochs and --seeds must be 1 or more")
+    require(parser, arguments.output, "tensorboard")
     epochs = arguments.epochs
     train, validation, test = load_data()
     teacher = train_teacher(train, arguments.teacher_epochs)
@@ -180,8 +187,8 @@ def main():
             if not name.startswith("keras_ktan/")  # what the search belongs to
             and (name not in SEARCH_SPACE or isinstance(SEARCH_SPACE[name], list))
         }
-        told = ", ".join(f"{name}={value}" for name, value in settings.items())
-        print(f"trial {trial.trial_id}: {trial.status.lower()}{score}; {told}")
+        shown = ", ".join(f"{name}={value}" for name, value in settings.items())
+        print(f"trial {trial.trial_id}: {trial.status.lower()}{score}; {shown}")
 
     (best,) = tuner.get_best_hyperparameters()
     student = best_student(tuner)
@@ -195,16 +202,16 @@ def main():
     plain, found = (
         [train_one(seed, teacher, train, validation, epochs) for seed in seeds]
         for train_one in (
-            train_with_softened_logits,
-            lambda seed, *data: train_as_found(best, seed, *data),
+            train_by_logit_distillation,
+            lambda seed, *data: train_with_found_settings(best, seed, *data),
         )
     )
     plain, found = ([accuracy(model, test) for model in models] for models in (plain, found))
     print(f"teacher: {accuracy(teacher, test):.2%} on the {len(test[1])} test images")
-    for name, values in {"labels + softened logits": plain, "settings found": found}.items():
+    for name, values in {"logit distillation": plain, "settings found": found}.items():
         mean, deviation = mean_and_deviation(values)
         print(f"{name}: {mean:.2%} ± {100 * deviation:.2f} (sd) on the test images")
-    print(f"Settings found against labels + softened logits: {verdict(found, plain)}")
+    print(f"Settings found against logit distillation: {conclusion(found, plain)}")
 
 
 if __name__ == "__main__":

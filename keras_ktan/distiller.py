@@ -531,21 +531,35 @@ class KTANDistiller(TrainStep, keras.Model):
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
-        pairs, layers = None, []
-        if self.feature_pairs is not None:
-            pairs = [pair.to_references(layers) for pair in self.feature_pairs]
+        layers = []
+        # As they were settled: which channels T2S selects follows from the teacher's weights,
+        # and loading builds the distiller before it has them.
+        pairs = [pair.to_references(layers) for pair in self._settled_feature_pairs()]
         return with_format(
             {
                 "name": self.name,
                 "teacher": serialize(self.teacher),
                 "student": serialize(self.student),
-                "feature_pairs": pairs,
+                "feature_pairs": pairs or None,
                 "pair_layers": [serialize(layer) for layer in layers],
                 "temperature": self.temperature,
                 "output_pairs": serialize(self.output_pairs),
                 "condition_classes": self._condition_classes(),
             }
         )
+
+    def _settled_feature_pairs(self):
+        return [
+            FeaturePair(
+                connected.pair.teacher_layer_name,
+                connected.pair.student_layer_name,
+                connected.weight,
+                connected.teacher_to_student,
+                connected.discriminator,
+                connected.pair.position_weights,
+            )
+            for connected in self._untracked.pairing.pairs
+        ]
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

@@ -1,6 +1,6 @@
 """What cannot hold on a backend, and why. The one place where a test is left out for that.
 
-`conftest.py` skips these tests with the reason, and `benchmarks/promises.py` prints the table.
+`conftest.py` skips these tests with the reason.
 """
 
 NO_SAVED_MODEL = (
@@ -46,13 +46,13 @@ LIMITS = {
         "jax": NUMBERED,
         "torch": NO_SAVED_MODEL,
     },
-    "test_example_detector.py"
+    "test_detection_tasks.py"
     "::test_predictions_are_decoded_and_a_detector_comes_back_from_its_file": {
         "jax": DECODES,
         "torch": DECODES,
     },
     "test_example_detector_story.py": {"jax": DECODES, "torch": DECODES},
-    "test_accuracy_benchmark.py::test_detectors_are_judged_by_their_average_precision": {
+    "test_accuracy_benchmark.py::test_detectors_are_measured_by_their_average_precision": {
         "jax": DECODES,
         "torch": DECODES,
     },

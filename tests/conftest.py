@@ -1,4 +1,4 @@
-"""Quiet backends, a fresh Keras for every test, and what each promise's tests gave."""
+"""Quiet backends and a fresh Keras for every test."""
 
 import gc
 import os
@@ -10,25 +10,14 @@ import keras
 import pytest
 from backend_limits import why_not
 from models import use_double_precision
-from promise_record import PromiseRecord, note_promises
+from promise_record import validate_promises
 
 BACKEND = keras.backend.backend()
-
-
-def pytest_addoption(parser):
-    parser.addoption(
-        "--promise-record",
-        metavar="FILE",
-        help="write to this JSON file which tests of each promise ran, and how they ended",
-    )
 
 
 def pytest_configure(config):
     if BACKEND == "jax":
         _compile_quickly(config)
-    file = config.getoption("--promise-record")
-    if file and not hasattr(config, "workerinput"):  # pytest-xdist's workers have that
-        config.pluginmanager.register(PromiseRecord(file, BACKEND))
 
 
 # The slowest first: one left for the end would run while the other process has nothing to do.
@@ -55,7 +44,7 @@ def pytest_collection_modifyitems(items):
         reason = why_not(item, BACKEND)
         if reason is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
-        note_promises(item, BACKEND)
+        validate_promises(item)
 
 
 def pytest_collection_finish():
@@ -84,6 +73,22 @@ def fresh_keras():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(autouse=True)
+def eager_steps(request):
+    """Steps run eagerly on TensorFlow, where a compiled graph is not what a test is about.
+
+    Tracing a step takes seconds, and a test takes a few steps. `@pytest.mark.graph` compiles.
+    """
+    if BACKEND != "tensorflow" or request.node.get_closest_marker("graph"):
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_ktan import FeaturePair, TeacherToStudent
+
 CLASSES = 5
 LOSS = keras.losses.SparseCategoricalCrossentropy
 
@@ -40,6 +42,13 @@ def image_model(
     hidden = keras.layers.GlobalAveragePooling2D(name="pool", dtype=dtype)(hidden)
     logits = keras.layers.Dense(CLASSES, name="logits", dtype=dtype)(hidden)
     return keras.Model(inputs, logits, name=name)
+
+
+def learned_pair():
+    """The maps `features` of two such models, with a T2S that learns; by default it selects."""
+    return FeaturePair(
+        "features", "features", teacher_to_student=TeacherToStudent(objective="student_head")
+    )
 
 
 def image_data(count=20, size=8, seed=0):

@@ -1,12 +1,9 @@
-"""What the package promises, and a record of how each promise's tests ended.
+"""What the package promises.
 
 A test carries `@pytest.mark.promise(3)`, or several numbers. One that starts processes with
-backends of their own carries `@pytest.mark.own_processes("jax")` and counts for those, whatever
-the backend of the session; every other test counts for the session's.
+backends of their own carries `@pytest.mark.own_processes("jax")`, whatever the backend of the
+session.
 """
-
-import json
-import pathlib
 
 import pytest
 
@@ -26,65 +23,13 @@ PROMISES = {
     13: "The exported student runs without this package",
 }
 
-_NUMBERS, _BACKENDS = "promises", "backends"
 
-
-def note_promises(item, backend):
-    """Write a test's promises and backends where its reports carry them along."""
-    numbers = sorted({number for mark in item.iter_markers("promise") for number in mark.args})
-    unknown = set(numbers) - PROMISES.keys()
+def validate_promises(item):
+    """End the session if a test is marked with a promise that is not in `PROMISES`."""
+    numbers = {number for mark in item.iter_markers("promise") for number in mark.args}
+    unknown = numbers - PROMISES.keys()
     if unknown:
         raise pytest.UsageError(
             f"Received the promises {sorted(unknown)} on {item.nodeid}. Expected numbers of "
             "`PROMISES` in tests/promise_record.py. Correct the mark."
-        )
-    if numbers:
-        own = item.get_closest_marker("own_processes")
-        item.user_properties.append((_NUMBERS, numbers))
-        item.user_properties.append((_BACKENDS, list(own.args) if own else [backend]))
-
-
-class PromiseRecord:
-    """Writes how the tests with a promise ended. A plug-in of pytest.
-
-    Args:
-        file: Path of the JSON file.
-        backend: The name of the backend of this session.
-    """
-
-    def __init__(self, file, backend):
-        self.file = pathlib.Path(file)
-        self.backend = backend
-        self.tests = {}
-
-    def pytest_runtest_logreport(self, report):
-        properties = dict(report.user_properties)
-        if _NUMBERS not in properties:
-            return
-        file, _, rest = report.nodeid.partition("::")  # a case may have a / in its name
-        name = f"{pathlib.PurePosixPath(file).name}::{rest}"
-        test = self.tests.setdefault(
-            name,
-            {
-                "promises": properties[_NUMBERS],
-                "backends": properties[_BACKENDS],
-                "outcome": "passed",
-                "reason": "",
-            },
-        )
-        # Set-up, call and tear-down report one after another: what went wrong once stays.
-        if report.failed:
-            test["outcome"] = "failed"
-        elif report.skipped and test["outcome"] == "passed":
-            test["outcome"] = "skipped"
-            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
-            test["reason"] = reason.removeprefix("Skipped: ")
-
-    def pytest_sessionfinish(self):
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.file.write_text(
-            json.dumps(
-                {"backend": self.backend, "tests": dict(sorted(self.tests.items()))}, indent=1
-            )
-            + "\n"
         )

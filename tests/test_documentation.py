@@ -1,18 +1,38 @@
-"""What the README and the docstrings show runs, and their numbers are the measured ones."""
+"""What README, documentation and docstrings show runs, and their numbers are the measured ones."""
 
 import ast
 import importlib
+import inspect
 import pathlib
 import pkgutil
 import re
 
+import keras
 import pytest
+from printed_commands import (
+    ROOT,
+    distributions_of,
+    needed_distributions,
+    printed_commands,
+)
 
 import keras_ktan
 
-ROOT = pathlib.Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+EQUAL_TABLE = re.compile(r"<!-- from (\S+) -->\n")
+NUMBERS_TABLE = re.compile(r"<!-- numbers from (.+?) -->\n((?:\|.*\n)+)")
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+PAGES = [README, *sorted(DOCS.rglob("*.md"))]
+# Where the numbers of README's first table come from.
+HEADLINE_SOURCES = "benchmarks/results/cifar10_16_*_stage_2_cpu/table.md"
+TENSORFLOW_PAGES = ("several_devices.md", "export.md")
+SLOW_PAGES = ("tuning.md",)
+
+
+def page_id(page):
+    return str(page.relative_to(ROOT))
 
 
 def documented_objects():
@@ -46,7 +66,7 @@ def test_docstring_example_runs(name, tmp_path, monkeypatch):
 
 
 def test_the_readme_code_runs_as_it_stands(tmp_path, monkeypatch):
-    (code,) = BLOCK.findall(README)
+    (code,) = BLOCK.findall(README.read_text())
     assert len(code.strip().splitlines()) <= 25
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "example"}
@@ -56,12 +76,160 @@ def test_the_readme_code_runs_as_it_stands(tmp_path, monkeypatch):
     assert history["accuracy"][-1] > history["accuracy"][0]
 
 
-@pytest.mark.parametrize("marker", re.findall(r"<!-- from (\S+) -->", README))
-def test_the_readme_tables_are_the_measured_ones(marker):
-    measured = (ROOT / marker).read_text().strip()
-    after = README.split(f"<!-- from {marker} -->\n", 1)[1]
-    assert after.startswith(measured)
+def few_digits(monkeypatch):
+    import sklearn.datasets
+
+    digits = sklearn.datasets.load_digits()
+    digits.images, digits.target = digits.images[:64], digits.target[:64]
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: digits)
 
 
-def test_the_readme_numbers_come_from_files():
-    assert re.findall(r"<!-- from (\S+) -->", README), "the README shows no measured table"
+@pytest.fixture
+def eager():
+    """TensorFlow takes seconds to trace a step, and the graph is no page's subject."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def few_epochs(monkeypatch):
+    fit = keras.Model.fit
+
+    def short_fit(self, x=None, y=None, batch_size=None, epochs=1, *arguments, **named):
+        return fit(self, x, y, batch_size, min(epochs, 2), *arguments, **named)
+
+    monkeypatch.setattr(keras.Model, "fit", short_fit)
+
+
+def getting_started():
+    """The names that the guides go on with, from the page that they name."""
+    namespace = {"__name__": "example"}
+    first_block = BLOCK.findall((DOCS / "getting_started.md").read_text())[0]
+    exec(compile(first_block, "getting_started.md", "exec"), namespace)
+    for name, filters in {"teacher": 8, "student": 4}.items():
+        namespace[name] = namespace["classifier"](filters, name)
+    return namespace
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(
+            page,
+            id=page_id(page),
+            marks=[pytest.mark.slow] if page.name in SLOW_PAGES else [],
+        )
+        for page in PAGES[1:]
+        if BLOCK.search(page.read_text())
+    ],
+)
+@pytest.mark.usefixtures("eager")
+def test_the_code_of_a_page_runs_in_order(page, tmp_path, monkeypatch):
+    if page.name in TENSORFLOW_PAGES and keras.backend.backend() != "tensorflow":
+        pytest.skip("the page shows what TensorFlow alone has")
+    monkeypatch.chdir(tmp_path)
+    few_digits(monkeypatch)
+    few_epochs(monkeypatch)
+    text = page.read_text()
+    namespace = {"__name__": "example"}
+    if "goes on from\n[Getting started]" in text or "goes on from [Getting started]" in text:
+        namespace = getting_started()
+    for number, code in enumerate(BLOCK.findall(text)):
+        exec(compile(code, f"{page.name}[{number}]", "exec"), namespace)
+
+
+@pytest.mark.parametrize(
+    ("page", "file"),
+    [
+        pytest.param(page, file, id=f"{page_id(page)}-{file}")
+        for page in PAGES
+        for file in EQUAL_TABLE.findall(page.read_text())
+    ],
+)
+def test_a_table_is_the_measured_one(page, file):
+    after = page.read_text().split(f"<!-- from {file} -->\n", 1)[1]
+    assert after.startswith((ROOT / file).read_text().strip())
+
+
+def test_the_readme_shows_a_measured_table():
+    assert EQUAL_TABLE.search(README.read_text())
+
+
+def numbers_of_cells(table):
+    """The numbers of a table's body without its first column."""
+    rows = table.strip().splitlines()[2:]
+    return {
+        number for row in rows for cell in row.split("|")[2:] for number in NUMBER.findall(cell)
+    }
+
+
+def measured_numbers(patterns):
+    files = [file for pattern in patterns.split() for file in ROOT.glob(pattern)]
+    assert files, f"no file {patterns}"
+    return {number for file in files for number in NUMBER.findall(file.read_text())}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "table"),
+    [
+        *(found for page in PAGES for found in NUMBERS_TABLE.findall(page.read_text())),
+        (HEADLINE_SOURCES, (ROOT / "benchmarks/results/headline.md").read_text()),
+    ],
+)
+def test_the_numbers_of_a_table_are_measured_ones(patterns, table):
+    assert numbers_of_cells(table) - measured_numbers(patterns) == set()
+
+
+def test_the_readme_is_short():
+    text = README.read_text()
+    assert len(text.splitlines()) <= 150
+    assert len(text.split()) <= 1000
+
+
+def test_the_links_of_the_readme_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)", README.read_text())
+    missing = [
+        link for link in links if not link.startswith("https:") and not (ROOT / link).exists()
+    ]
+    assert links and not missing
+
+
+COMMANDS = printed_commands(PAGES)
+
+
+@pytest.mark.parametrize(("script", "extras"), COMMANDS)
+def test_a_printed_command_finds_its_imports_after_the_install_line(script, extras):
+    assert (ROOT / script).exists(), f"{COMMANDS[script, extras]} prints it"
+    assert needed_distributions(script) - distributions_of(extras) - {"keras-ktan"} == set()
+
+
+def test_imports_are_followed_through_the_repository():
+    needed = needed_distributions("examples/distill_detector.py")
+    assert {"keras", "tensorflow", "pycocotools", "matplotlib"} <= needed
+    assert "jax" in needed_distributions("examples/distill_multi_host.py")
+    assert "keras-tuner" in needed_distributions("examples/tune_loss_weights.py")
+    assert ("examples/distill_digits.py", "all") in COMMANDS
+
+
+def public_callables():
+    """Everything that the API reference lists, with the methods it shows."""
+    for page in sorted((DOCS / "api").glob("*.md")):
+        for path in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE):
+            module, _, name = path.rpartition(".")
+            found = getattr(importlib.import_module(module), name)
+            yield path, found
+            if inspect.isclass(found):
+                for method, function in vars(found).items():
+                    if not method.startswith("_") and inspect.isfunction(function):
+                        yield f"{path}.{method}", function
+
+
+def test_the_api_reference_lists_every_public_name():
+    listed = {path for path, _ in public_callables()}
+    for name in keras_ktan.__all__:
+        assert f"keras_ktan.{name}" in listed

@@ -3,34 +3,46 @@
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
+from keras_ktan.layers.channel_selection import ChannelSelection, validate_channels
 from keras_ktan.layers.resize import resize_map
 
-T2S_OBJECTIVES = ("auto", "student_head", "task", "reconstruction", None)
+T2S_OBJECTIVES = ("auto", "selection", "student_head", "task", "reconstruction", None)
 
 
 @keras.saving.register_keras_serializable(package="keras_ktan")
 class TeacherToStudent(keras.layers.Layer):
     """Teacher-to-Student layer: any teacher's map in the shape of any student's.
 
-    Channels are mixed by a 1×1 convolution, height and width go down by area averaging
-    or up by linear interpolation. It works on maps of rank 4 (images), 3 (sequences)
+    Channels are selected or mixed by a 1×1 convolution; height and width go down by area
+    averaging or up by linear interpolation. It works on maps of rank 4 (images), 3 (sequences)
     and 2 (vectors), channels last.
 
-    It learns during `fit`, with an optimizer of its own, from an objective of its own: how well
-    the projected map R keeps what the teacher knows. The feature loss never moves it: if it
-    did, T2S and the student would agree on a constant map.
+    A selection of the teacher's channels is fixed: nothing is trained, so T2S and the student
+    cannot agree on a constant map, and it costs nothing. Where the student has more channels
+    than the teacher, T2S learns during `fit`, with an optimizer of its own, from an objective of
+    its own: how well the projected map R keeps what the teacher knows. The feature loss never
+    moves it.
 
     Args:
-        objective: `"student_head"`: the student's own layers after the tapped one must do the
-            task from R. `"task"`: a linear head on R must (classification only).
-            `"reconstruction"`: a linear decoder must rebuild the teacher's map from R.
-            `"auto"`: `"student_head"` where both models have class logits, else
-            `"reconstruction"`. `None`: the feature loss, for comparison only.
+        objective: `"selection"`: R is a choice of the teacher's channels. `"student_head"`: the
+            student's own layers after the tapped one must do the task from R. `"task"`: a
+            linear head on R must (classification only). `"reconstruction"`: a linear decoder
+            must rebuild the teacher's map from R. `"auto"`: `"selection"` where the student has
+            no more channels than the teacher and it is known which ones matter, else
+            `"student_head"` where both models have class logits, else `"reconstruction"`.
+            `None`: the feature loss, for comparison only.
         activation: What R passes through last. `"auto"`: what the student's tapped map
-            comes out of (its ReLU, say), so that the student can reach R. `None`:
-            nothing. Or any Keras activation.
+            comes out of (its ReLU, say), so that the student can reach R; nothing, where a
+            selection comes out of the same one already. `None`: nothing. Or any Keras
+            activation.
+        channels: List of the teacher's channels that the student's channels stand for. `None`:
+            for a selection, those that `slim_student` kept, else the most important ones; a
+            learned T2S begins at random. With a learned objective it begins as this selection.
+        trainable: `True` with `"selection"`: R begins as the selection and then learns from what
+            `"auto"` takes otherwise. `None`: `False` for a selection, else `True`.
         **kwargs: Passed on to `keras.layers.Layer`.
 
     The default objective is our choice; see `benchmarks/results/`.
@@ -53,14 +65,17 @@ class TeacherToStudent(keras.layers.Layer):
         - [Liu et al., 2018](https://arxiv.org/abs/1810.08126)
     """
 
-    def __init__(self, objective="auto", activation="auto", **kwargs):
-        super().__init__(**kwargs)
+    def __init__(
+        self, objective="auto", activation="auto", channels=None, trainable=None, **kwargs
+    ):
         if objective not in T2S_OBJECTIVES:
             raise ValueError(
                 f"Received objective={objective!r} for TeacherToStudent. Expected one of "
-                f"{T2S_OBJECTIVES}. "
-                "Leave it out to get the best one that the models allow."
+                f"{T2S_OBJECTIVES}. Leave it out to get the best one that the models allow."
             )
+        # Of a fixed selection nothing is trained; asked for, it is where learning begins.
+        self.begins_as_selection = objective == "selection" and trainable is True
+        super().__init__(trainable=trainable is not False, **kwargs)
         if activation != "auto":
             try:
                 keras.activations.get(activation)
@@ -71,47 +86,80 @@ class TeacherToStudent(keras.layers.Layer):
                 ) from error
         self.objective = objective
         self.activation = activation
+        self.channels = None if channels is None else validate_channels(channels)
+        self.selects = False
         self.objective_layer = None  # the weights that only the objective uses
         self.mix = None
 
-    def connect(self, teacher_shape, student_shape, activation=None):
+    def connect(
+        self, teacher_shape, student_shape, activation=None, teacher_activation=None, channels=None
+    ):
         """Make the weights, once both maps' shapes are known.
 
         Args:
             teacher_shape: Shape of the teacher's map, batch axis first.
             student_shape: Shape of the student's map, batch axis first.
             activation: What the student's map comes out of, for `activation="auto"`.
+            teacher_activation: What the teacher's map comes out of.
+            channels: The teacher's channels to select where the layer was given none; `None`
+                where it is not known which ones matter.
 
         Raises:
-            ValueError: If the ranks differ, or if the layer is already connected to
-                maps with other numbers of channels.
+            ValueError: If the ranks differ, if a selection is asked for and not possible, or if
+                the layer is already connected to maps with other numbers of channels.
         """
-        if len(teacher_shape) != len(student_shape) or not 2 <= len(student_shape) <= 4:
-            raise ValueError(
-                f"Received a teacher's map of shape {tuple(teacher_shape)} and a student's map of "
-                f"shape {tuple(student_shape)}. Expected two maps of the same rank, 2, 3 or 4. "
-                "Name layers whose outputs have the same rank, or add a Reshape layer to one."
-            )
-        if teacher_shape[-1] is None or student_shape[-1] is None:
-            raise ValueError(
-                f"Received maps of shapes {tuple(teacher_shape)} and {tuple(student_shape)}. "
-                "Expected a known number of channels on the last axis. Name layers whose "
-                "channels are known."
-            )
+        _validate_shapes(teacher_shape, student_shape)
+        teacher_channels, student_channels = teacher_shape[-1], student_shape[-1]
         if self.mix is not None:
-            if (self.mix.units, self.mix.kernel.shape[0]) != (student_shape[-1], teacher_shape[-1]):
-                raise ValueError(
-                    f"One TeacherToStudent layer was given to maps of {teacher_shape[-1]} and "
-                    f"{student_shape[-1]} channels after maps of {self.mix.kernel.shape[0]} and "
-                    f"{self.mix.units}. Expected the same numbers. Give each pair a layer of its "
-                    "own."
-                )
+            self._validate_again(teacher_channels, student_channels, channels)
             return
-        chosen = activation if self.activation == "auto" else self.activation
-        self.settled_activation = keras.activations.get(chosen)
-        self.mix = keras.layers.Dense(student_shape[-1], dtype=self.dtype_policy, name="mix")
-        self.mix.build((None, teacher_shape[-1]))
+        if self.channels is not None:
+            validate_channels(self.channels, teacher_channels, student_channels)
+        elif self.objective in ("auto", "selection") and student_channels <= teacher_channels:
+            self.channels = channels
+        if self.objective == "selection" and self.channels is None:
+            raise ValueError(
+                f"Received objective='selection' for a teacher's map of {teacher_channels} "
+                f"channels and a student's map of {student_channels}. Expected no more than the "
+                "teacher's, made by a normalisation or a kernel that says which ones matter. Pass "
+                "`channels=[...]`, or leave `objective` out for a learned T2S."
+            )
+        self.selects = (
+            self.objective in ("auto", "selection")
+            and self.channels is not None
+            and not self.begins_as_selection
+        )
+        self._input_channels = teacher_channels
+        if self.selects:
+            self.mix = ChannelSelection(self.channels, dtype=self.dtype_policy, name="mix")
+        else:
+            self.mix = keras.layers.Dense(student_channels, dtype=self.dtype_policy, name="mix")
+        self.mix.build((None, teacher_channels))
+        if not self.selects and self.channels is not None:
+            self.mix.kernel.assign(np.eye(teacher_channels)[:, self.channels])
+        chosen = keras.activations.get(activation if self.activation == "auto" else self.activation)
+        comes_out_of_it = self.activation == "auto" and _same(chosen, teacher_activation)
+        if self.selects and comes_out_of_it:
+            chosen = keras.activations.linear  # a swish applied twice is another map
+        self.settled_activation = chosen
         self.built = True
+
+    def _validate_again(self, teacher_channels, student_channels, channels):
+        """A second pair may share the layer, where its maps are alike."""
+        known = self.mix.channels if self.selects else None
+        units = len(known) if self.selects else self.mix.units
+        if (units, self._input_channels) != (student_channels, teacher_channels):
+            raise ValueError(
+                f"One TeacherToStudent layer was given to maps of {teacher_channels} and "
+                f"{student_channels} channels after maps of {self._input_channels} and {units}. "
+                "Expected the same numbers. Give each pair a layer of its own."
+            )
+        if self.selects and channels is not None and list(channels) != known:
+            raise ValueError(
+                "One TeacherToStudent layer that selects channels was given to two pairs whose "
+                f"maps keep other channels: {known} and {list(channels)}. Expected the same. Give "
+                "each pair a layer of its own, or a learned objective."
+            )
 
     def build(self, input_shape=None, **kwargs):
         if self.mix is None:
@@ -146,7 +194,40 @@ class TeacherToStudent(keras.layers.Layer):
         activation = self.activation
         if activation != "auto":
             activation = keras.activations.serialize(keras.activations.get(activation))
-        return {**super().get_config(), "objective": self.objective, "activation": activation}
+        return {
+            **super().get_config(),
+            "objective": self.objective,
+            "activation": activation,
+            "channels": self.channels,
+            "trainable": True if self.begins_as_selection else None if self.trainable else False,
+        }
+
+
+def _validate_shapes(teacher_shape, student_shape):
+    if len(teacher_shape) != len(student_shape) or not 2 <= len(student_shape) <= 4:
+        raise ValueError(
+            f"Received a teacher's map of shape {tuple(teacher_shape)} and a student's map of "
+            f"shape {tuple(student_shape)}. Expected two maps of the same rank, 2, 3 or 4. "
+            "Name layers whose outputs have the same rank, or add a Reshape layer to one."
+        )
+    if teacher_shape[-1] is None or student_shape[-1] is None:
+        raise ValueError(
+            f"Received maps of shapes {tuple(teacher_shape)} and {tuple(student_shape)}. "
+            "Expected a known number of channels on the last axis. Name layers whose "
+            "channels are known."
+        )
+
+
+def _same(activation, other):
+    """Whether two activations are the same function."""
+    if other is None or activation is keras.activations.linear:
+        return False
+    serialize = keras.saving.serialize_keras_object
+    one, two = (serialize(function) for function in (activation, keras.activations.get(other)))
+    for config in (one, two):  # a ReLU layer's name says nothing
+        if isinstance(config, dict) and isinstance(config.get("config"), dict):
+            config["config"] = {k: v for k, v in config["config"].items() if k != "name"}
+    return one == two
 
 
 def _positions(size):

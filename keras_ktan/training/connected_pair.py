@@ -1,5 +1,6 @@
 """A `FeaturePair` whose layers are built for two given models."""
 
+from keras_ktan.introspection.channel_importance import channel_importance, most_important
 from keras_ktan.introspection.feature_maps import activation_behind
 from keras_ktan.introspection.feature_tap import find_layer, select_output, split_path
 from keras_ktan.layers.discriminator import FeatureDiscriminator
@@ -36,7 +37,13 @@ class ConnectedPair:
         self.teacher_to_student.connect(
             self.teacher_shape,
             self.student_shape,
-            activation_behind(student_trace, *split_path(pair.student_layer_name)),
+            activation=activation_behind(student_trace, *split_path(pair.student_layer_name)),
+            teacher_activation=activation_behind(
+                teacher_trace, *split_path(pair.teacher_layer_name)
+            ),
+            channels=_channels_to_select(
+                teacher_trace, pair.teacher_layer_name, self.student_shape[-1]
+            ),
         )
         self.objective = attach_objective(
             self.teacher_to_student,
@@ -107,6 +114,15 @@ class ConnectedPair:
             f"discriminator {'conditional' if self.conditional else 'unconditional'}"
             + ("" if self.pair.position_weights is None else ", positions weighted")
         )
+
+
+def _channels_to_select(teacher_trace, teacher_path, count):
+    """The teacher's channels that a selection keeps, `None` where that is not known."""
+    layer_path, key = split_path(teacher_path)
+    importance = channel_importance(teacher_trace, layer_path) if key is None else None
+    if importance is None or count is None or count > len(importance):
+        return None
+    return most_important(importance, count)
 
 
 def _map_shape(trace, path, role):

@@ -46,7 +46,7 @@ class Objectives:
         self.uses_discriminator = self.is_active("adversarial")
         self.uses_teacher = self.uses_maps or self.is_active("logits")
         self.pairs = pairing.pairs if self.uses_maps else []
-        self.trains_t2s = self.uses_maps
+        self.trains_t2s = any(not pair.teacher_to_student.selects for pair in self.pairs)
         self.teacher_paths = [pair.pair.teacher_layer_name for pair in self.pairs]
         self.uses_position_weights = any(
             pair.pair.position_weights is not None for pair in self.pairs
@@ -174,6 +174,9 @@ class Objectives:
             self.pairs, teacher_maps, student_maps, strict=True
         ):
             target = pair.teacher_to_student(teacher_map, size=ops.shape(student_map)[1:-1])
+            targets.append(target)
+            if pair.teacher_to_student.selects:
+                continue  # nothing to learn
             context = T2SContext(
                 inputs=inputs,
                 teacher_map=teacher_map,
@@ -185,7 +188,6 @@ class Objectives:
                 feature_loss=functools.partial(self._mean_feature_loss, pair, teacher_outputs),
             )
             total = total + ops.cast(pair.objective.loss(target, context), keras.config.floatx())
-            targets.append(target)
         return targets, total
 
     def discriminator_forward(self, teacher_outputs, targets, student_maps, step):

@@ -172,6 +172,24 @@ class ReconstructionObjective(keras.layers.Layer):
         return "reconstruction (linear decoder)"
 
 
+class SelectionObjective:
+    """R is a fixed choice of the teacher's channels: there is nothing to learn, and no loss.
+
+    Args:
+        kept: How many channels are selected.
+        channels: Of how many.
+    """
+
+    name = "selection"
+
+    def __init__(self, kept, channels):
+        self._kept, self._channels = kept, channels
+
+    def describe(self):
+        """One line for `summary()`."""
+        return f"selection ({self._kept} of the teacher's {self._channels} channels, fixed)"
+
+
 class FeatureLossObjective:
     """T2S moves towards the student. For comparison only: the student learns nothing from it."""
 
@@ -197,13 +215,15 @@ def attach_objective(t2s, student, student_path, teacher_channels, classes):
         classes: Number of classes, or `None` where the models have no class logits.
 
     Returns:
-        An object with `loss(target, context)` and `describe()`.
+        An object with `describe()` and, unless T2S selects, `loss(target, context)`.
 
     Raises:
         ValueError: If the objective asked for is impossible with these models.
     """
+    if t2s.selects:
+        return SelectionObjective(len(t2s.channels), teacher_channels)
     name = t2s.objective
-    if name == "auto":
+    if name in ("auto", "selection"):
         name = "reconstruction" if classes is None else "student_head"
     if name == "task" and classes is None:
         raise ValueError(

@@ -33,9 +33,9 @@ filters = [8, 12]
 [student]
 filters = [4, 6]
 
-[ways."labels only"]
+[methods.supervised]
 
-[ways."softened logits"]
+[methods.logit_distillation]
 logits = 1.0
 """
 
@@ -44,7 +44,6 @@ logits = 1.0
 def benchmarks_on_path(monkeypatch):
     """The benchmarks import each other as scripts do."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    monkeypatch.syspath_prepend(str(BENCHMARKS.parent / "examples"))
     # Other tests may have put a module of the same name in its place.
     for name in (
         "report",
@@ -87,37 +86,43 @@ def test_a_row_of_the_table_by_hand():
     from report import format_table
 
     results = {
-        "labels only": {0: (0.50, 8.0), 1: (0.52, 8.0)},
-        "softened logits": {0: (0.54, 12.0), 1: (0.58, 20.0)},
+        "supervised": {0: (0.50, 8.0), 1: (0.52, 8.0)},
+        "logit_distillation": {0: (0.54, 12.0), 1: (0.58, 20.0)},
     }
-    *_, labels, logits = format_table(SETTINGS, "test", results, 0.61).splitlines()
+    *_, supervised, logits = format_table(SETTINGS, "test", results, 0.61).splitlines()
     # Gains of 4 and 6 points: mean 5, sd √2, t(1 degree) = 12.7062; the gap is 10 points.
     assert logits == (
-        "| softened logits | 2 | 56.00 ± 2.83 | +5.00 (-7.71 to +17.71) |  | 50% | 4.0 |"
+        "| logit distillation | 2 | 56.00 ± 2.83 | +5.00 (-7.71 to +17.71) |  | 50% | 4.0 |"
     )
-    assert labels == ("| labels only | 2 | 51.00 ± 1.41 |  | -5.00 (-17.71 to +7.71) |  | 2.0 |")
+    assert supervised == ("| supervised | 2 | 51.00 ± 1.41 |  | -5.00 (-17.71 to +7.71) |  | 2.0 |")
 
 
-def test_the_summary_compares_with_softened_logits_and_leaves_out_ways_with_fewer_seeds(tmp_path):
+def test_the_summary_compares_with_logit_distillation_and_leaves_out_methods_with_fewer_seeds(
+    tmp_path,
+):
     from summaries import format_summary
 
-    ways = {"labels only": (0.4, 0.5), "softened logits": (0.5, 0.6), "KTAN": (0.51, 0.63)}
-    runs = [(way, seed, value) for way, values in ways.items() for seed, value in enumerate(values)]
+    methods = {"supervised": (0.4, 0.5), "logit_distillation": (0.5, 0.6), "KTAN": (0.51, 0.63)}
+    runs = [
+        (method, seed, value)
+        for method, values in methods.items()
+        for seed, value in enumerate(values)
+    ]
     runs.append(("features", 0, 0.9))
     settings = {"title": "Tiny", "teacher's validation accuracy": 0.7}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     lines = [
-        {"way": way, "seed": seed, "validation_accuracy": value, "seconds": 1.0}
-        for way, seed, value in runs
+        {"method": method, "seed": seed, "validation_accuracy": value, "seconds": 1.0}
+        for method, seed, value in runs
     ]
     (tmp_path / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     # Gains of 1 and 3 points over logits: mean 2, sd √2, t(1 degree) = 12.7062.
     assert format_summary([tmp_path]).splitlines() == [
-        "| way | Tiny: validation accuracy, 2 seeds |",
+        "| method | Tiny: validation accuracy, 2 seeds |",
         "|---|---|",
         "| teacher | 70.00 |",
-        "| labels only | 45.00 ± 7.07 |",
-        "| softened logits | 55.00 ± 7.07 |",
+        "| supervised | 45.00 ± 7.07 |",
+        "| logit distillation | 55.00 ± 7.07 |",
         "| KTAN | 57.00 ± 8.49; +2.00 (-10.71 to +14.71) |",
     ]
 
@@ -125,21 +130,21 @@ def test_the_summary_compares_with_softened_logits_and_leaves_out_ways_with_fewe
 def test_the_summary_says_where_a_way_has_fewer_seeds_than_the_others(tmp_path):
     from summaries import SUMMARY_SEEDS, format_summary
 
-    seeds_of_ways = {"labels only": 7, "softened logits": 7, "KTAN": 6, "features": 4}
-    assert seeds_of_ways["features"] < SUMMARY_SEEDS <= seeds_of_ways["KTAN"]
+    seeds_of_methods = {"supervised": 7, "logit_distillation": 7, "KTAN": 6, "features": 4}
+    assert seeds_of_methods["features"] < SUMMARY_SEEDS <= seeds_of_methods["KTAN"]
     (tmp_path / "settings.json").write_text(
         json.dumps({"title": "Tiny", "teacher's validation accuracy": 0.7})
     )
     lines = [
-        {"way": way, "seed": seed, "validation_accuracy": 0.5, "seconds": 1.0}
-        for way, seeds in seeds_of_ways.items()
+        {"method": method, "seed": seed, "validation_accuracy": 0.5, "seconds": 1.0}
+        for method, seeds in seeds_of_methods.items()
         for seed in range(seeds)
     ]
     (tmp_path / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert format_summary([tmp_path]).splitlines()[2:] == [
         "| teacher | 70.00 |",
-        "| labels only | 50.00 ± 0.00 |",
-        "| softened logits | 50.00 ± 0.00 |",
+        "| supervised | 50.00 ± 0.00 |",
+        "| logit distillation | 50.00 ± 0.00 |",
         "| KTAN | 50.00 ± 0.00; +0.00 (+0.00 to +0.00); 6 seeds |",
     ]
 
@@ -148,34 +153,39 @@ def test_the_best_ways_of_a_search_by_hand(tmp_path):
     from summaries import format_best
 
     values = {
-        "small": {"softened logits": (0.5, 0.6), "a": (0.53, 0.61), "b": (0.52, 0.6), "c": (0.9,)},
+        "small": {
+            "logit_distillation": (0.5, 0.6),
+            "a": (0.53, 0.61),
+            "b": (0.52, 0.6),
+            "c": (0.9,),
+        },
         "large": {
-            "softened logits": (0.7,),
+            "logit_distillation": (0.7,),
             "a": (0.66,),
             "b": (0.71, 0.9),
             "d": (0.9,),
-            "labels only": (0.6,),
+            "supervised": (0.6,),
         },
     }
-    for name, ways in values.items():
+    for name, methods in values.items():
         (tmp_path / name).mkdir()
         settings = {"title": name, "teacher's validation accuracy": 0.8}
         (tmp_path / name / "settings.json").write_text(json.dumps(settings))
         lines = [
-            {"way": way, "seed": seed, "validation_accuracy": value, "seconds": 1.0}
-            for way, found in ways.items()
+            {"method": method, "seed": seed, "validation_accuracy": value, "seconds": 1.0}
+            for method, found in methods.items()
             for seed, value in enumerate(found)
         ]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (tmp_path / name / "runs.jsonl").write_text(text)
     # a: (+3 +1) / 2 and -4; b: (+2 +0) / 2 and +1, where only the first seed has a partner.
     assert format_best([tmp_path / name for name in values]).splitlines() == [
-        "| way | mean | small (validation images) | large (validation images) |",
+        "| method | mean | small (validation images) | large (validation images) |",
         "|---|---|---|---|",
         "| b | +1.00 | +1.00 (2 seeds) | +1.00 (1 seed) |",
         "| a | -1.00 | +2.00 (2 seeds) | -4.00 (1 seed) |",
         "",
-        "Not in every experiment: c; d; labels only.",
+        "Not in every experiment: c; d; supervised.",
     ]
 
 
@@ -184,11 +194,11 @@ def write_runs(folder, tested_seeds):
     settings = SETTINGS | {"teacher's validation accuracy": 0.7}
     (folder / "settings.json").write_text(json.dumps(settings))
     runs = [
-        {"way": "labels only", "seed": seed, "validation_accuracy": 0.6, "seconds": 1.0}
+        {"method": "supervised", "seed": seed, "validation_accuracy": 0.6, "seconds": 1.0}
         for seed in (0, 1)
     ]
-    tests = [{"way": "labels only", "seed": seed, "test_accuracy": 0.5} for seed in tested_seeds]
-    tests.append({"way": "teacher", "test_accuracy": 0.8})
+    tests = [{"method": "supervised", "seed": seed, "test_accuracy": 0.5} for seed in tested_seeds]
+    tests.append({"method": "teacher", "test_accuracy": 0.8})
     for path, lines in (("runs.jsonl", runs), ("test/runs.jsonl", tests)):
         (folder / path).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -201,8 +211,8 @@ def test_test_and_validation_accuracies_are_never_mixed(tmp_path, tested_seeds, 
 
     write_runs(tmp_path, tested_seeds)
     _, measure, results, teacher = read_runs(tmp_path)
-    assert list(results) == ["labels only"]
-    assert (measure, results["labels only"][0][0], teacher) == expected
+    assert list(results) == ["supervised"]
+    assert (measure, results["supervised"][0][0], teacher) == expected
 
 
 def test_the_plan_goes_seed_by_seed_and_a_way_may_have_fewer(tiny):
@@ -211,16 +221,16 @@ def test_the_plan_goes_seed_by_seed_and_a_way_may_have_fewer(tiny):
 
     tiny.write_text(TINY.replace("logits = 1.0", "logits = 1.0\nseeds = 1"))
     experiment = read_experiment(tiny)
-    plan = [(seed, way.name) for seed, way in plan_of(experiment, 2, None)]
-    assert plan == [(0, "labels only"), (0, "softened logits"), (1, "labels only")]
-    assert len(plan_of(experiment, 2, ["softened logits"])) == 1
+    plan = [(seed, method.name) for seed, method in plan_of(experiment, 2)]
+    assert plan == [(0, "supervised"), (0, "logit_distillation"), (1, "supervised")]
+    assert len(plan_of(experiment.only(["logit_distillation"]), 2)) == 1
 
 
 @pytest.mark.parametrize(
     ("weight", "at_steps"),
     [
         ("2.0", (2.0, 2.0, 2.0)),
-        ("{ falling = 2.0 }", (2.0, 1.0, 0.0)),  # half a cosine: the middle is half the height
+        ("{ decaying = 2.0 }", (2.0, 1.0, 0.0)),  # half a cosine: the middle is half the height
         ("{ early = 2.0 }", (2.0, 0.0, 0.0)),
     ],
 )
@@ -229,7 +239,7 @@ def test_a_weight_over_the_training(tiny, weight, at_steps):
     from runner import weight_over_training
 
     tiny.write_text(TINY.replace("logits = 1.0", f"logits = 1.0\nfeature = {weight}"))
-    found = weight_over_training(read_experiment(tiny).ways[1].feature, steps=30)
+    found = weight_over_training(read_experiment(tiny).methods[1].feature, steps=30)
     values = [float(found(step)) if callable(found) else found for step in (0, 15, 30)]
     np.testing.assert_allclose(values, at_steps, atol=1e-6)
 
@@ -238,10 +248,12 @@ def test_a_weight_over_the_training(tiny, weight, at_steps):
     ("wrong", "message"),
     [
         ("logits = 1.0\nlogit = 2.0", r"received \['logit'\].*Expected some of"),
-        ("through = 'torchdistill'", "through='torchdistill'.*Expected one of"),
-        ("distillation_loss = 'KLDivergence'", "through='keras_ktan'.*Leave it out"),
+        ("library = 'torchdistill'", "library='torchdistill'.*Expected one of"),
+        ("student = 'tiny'", "student='tiny'.*Expected one of"),
+        ("defaults = true\nfeature = 1.0", "settings beside defaults = true.*Leave"),
+        ("distillation_loss = 'KLDivergence'", "library='keras_ktan'.*Leave it out"),
         (
-            "through = 'keras.distillation'\ndistillation_loss = 'KLDivergenc'",
+            "library = 'keras.distillation'\ndistillation_loss = 'KLDivergenc'",
             "'KLDivergenc'.*Expected a class of keras.losses",
         ),
     ],
@@ -259,39 +271,31 @@ def test_the_committed_experiments_can_be_read_and_the_sizes_differ_in_the_stude
 
     assert {"digits", "cifar10_16_small", "cifar10_16_large"} <= set(experiment_names())
     for name in experiment_names():
-        ways = [way.name for way in read_experiment(FOLDER / f"{name}.toml").ways]
-        assert len(set(ways)) == len(ways) > 1
-    for size in (16, 32):
-        small, large = (
-            tomllib.loads((FOLDER / f"cifar10_{size}_{name}.toml").read_text())
-            for name in ("small", "large")
-        )
-        different = {name for name in small | large if small.get(name) != large.get(name)}
-        assert different <= {"title", "student", "epochs", "teacher_epochs"}
-        # So they share their teacher.
-        assert len({data.get("teacher_epochs", data["epochs"]) for data in (small, large)}) == 1
+        methods = [method.name for method in read_experiment(FOLDER / f"{name}.toml").methods]
+        assert len(set(methods)) == len(methods) > 1
+    small, large = (
+        tomllib.loads((FOLDER / f"cifar10_16_{name}.toml").read_text())
+        for name in ("small", "large")
+    )
+    different = {name for name in small | large if small.get(name) != large.get(name)}
+    assert different <= {"title", "student", "epochs"}  # so they share their teacher
 
 
-def test_experiments_with_another_budget_differ_in_it_alone():
+def test_an_experiment_takes_what_it_leaves_out_from_its_base():
     from experiment import FOLDER, read_experiment
 
-    usual_ways, short_ways = (
-        {way.name: dataclasses.replace(way, seeds=None) for way in read_experiment(file).ways}
-        for file in (FOLDER / "cifar10_16_small.toml", FOLDER / "cifar10_16_small_15.toml")
+    base, second = (
+        read_experiment(FOLDER / f"recipe_cifar10_16_small{name}.toml")
+        for name in ("", "_teacher_2")
     )
-    for name in usual_ways.keys() & short_ways.keys():
-        assert usual_ways[name] == short_ways[name]
-    for epochs in (15, 120):
-        usual, other = (
-            tomllib.loads((FOLDER / f"cifar10_16_small{name}.toml").read_text())
-            for name in ("", f"_{epochs}")
-        )
-        different = {name for name in usual if usual[name] != other[name]}
-        assert different <= {"title", "ways", "epochs", "seeds"} and other["epochs"] == epochs
+    assert base.teacher_seed != second.teacher_seed
+    assert dataclasses.replace(second, title=base.title, teacher_seed=base.teacher_seed) == base
+    # Of two files, the nearer one counts.
+    assert base.epochs == 30 and read_experiment(FOLDER / "cifar10_16_small.toml").epochs == 60
 
 
-def test_labels_only_is_plain_training_of_the_student(tiny, tmp_path):
-    """Also through the cache: so no way has another order, other views or other first weights."""
+def test_supervised_is_plain_training_of_the_student(tiny, tmp_path):
+    """Also through the cache: all methods have the same order, views and initial weights."""
     from experiment import read_experiment
     from runner import Runner
     from tasks import load_task
@@ -299,8 +303,8 @@ def test_labels_only_is_plain_training_of_the_student(tiny, tmp_path):
     tiny.write_text(TINY.replace("epochs = 1", "epochs = 2"))
     experiment = read_experiment(tiny)
     runner = Runner(experiment, load_task(experiment), tmp_path / "teachers")
-    labels_only = experiment.ways[0]
-    trained, _, _ = runner.train(labels_only, seed=3)
+    supervised = experiment.methods[0]
+    trained, _, _ = runner.train(supervised, seed=3)
     keras.utils.set_random_seed(3)
     student = runner.make_student()
     student.compile(
@@ -319,17 +323,17 @@ def test_keras_own_distiller_can_be_given_a_loss_that_takes_probabilities(tiny, 
     from runner import Runner
     from tasks import load_task
 
-    through = 'through = "keras.distillation"\ntemperature = 2.0'
+    library = 'library = "keras.distillation"\ntemperature = 2.0'
     tiny.write_text(
-        TINY.replace("logits = 1.0", f'{through}\ndistillation_loss = "KLDivergence"')
-        + f"\n[ways.default]\n{through}"
+        TINY.replace("logits = 1.0", f'{library}\ndistillation_loss = "KLDivergence"')
+        + f"\n[methods.default]\n{library}"
     )
     experiment = read_experiment(tiny)
     runner = Runner(experiment, load_task(experiment), tmp_path / "teachers")
     teacher, student = np.log([[0.5, 0.5]]) * 2.0, np.log([[0.8, 0.2]]) * 2.0
     values = []
-    for way in experiment.ways[1:]:
-        (loss,) = runner._distiller_of_keras(way, runner.make_student()).distillation_losses
+    for method in experiment.methods[1:]:
+        (loss,) = runner._distiller_of_keras(method, runner.make_student()).distillation_losses
         given = (values.astype("float32") for values in (teacher, student))
         values.append(float(keras.ops.convert_to_numpy(loss.compute_loss(*given))))
     # At temperature 2 these are the probabilities; T² times their divergence.
@@ -340,7 +344,7 @@ def test_keras_own_distiller_can_be_given_a_loss_that_takes_probabilities(tiny, 
 def test_a_teacher_may_see_other_images_than_the_students(tiny, tmp_path):
     import tensorflow as tf
     from experiment import read_experiment
-    from runner import TEACHER_SEED, Runner
+    from runner import Runner
     from tasks import load_task
 
     tiny.write_text("teacher_augmented = true\n" + TINY)
@@ -358,10 +362,10 @@ def test_a_teacher_may_see_other_images_than_the_students(tiny, tmp_path):
         factor: Runner(experiment, darkened(factor), tmp_path / "teachers").teacher
         for factor in (0.5, 0.25)
     }
-    keras.utils.set_random_seed(TEACHER_SEED)
+    keras.utils.set_random_seed(experiment.teacher_seed)
     expected = task.make_model(experiment.teacher, "teacher")
     steps = Runner(experiment, darkened(0.5), tmp_path / "teachers")
-    data = darkened(0.5).make_augmented(experiment.batch_size, TEACHER_SEED)
+    data = darkened(0.5).make_augmented(experiment.batch_size, experiment.teacher_seed)
     expected.compile(
         steps.make_optimizer(experiment.teacher_learning_rate, 4), loss=loss_from_logits()
     )
@@ -376,10 +380,12 @@ def test_runs_side_by_side_are_those_that_come_one_after_another_though_one_fail
     from experiment import read_experiment
     from runner import Runner
     from tasks import load_task
-    from workers import settings_of_way, weights_path
+    from workers import settings_of_method, weights_path
 
-    impossible = "[ways.impossible]\nadversarial = 0.1\ndiscriminator = { noise_stddev = -1.0 }\n"
-    tiny.write_text(TINY.replace('[ways."labels only"]', impossible + '[ways."labels only"]'))
+    impossible = (
+        "[methods.impossible]\nadversarial = 0.1\ndiscriminator = { noise_stddev = -1.0 }\n"
+    )
+    tiny.write_text(TINY.replace("[methods.supervised]", impossible + "[methods.supervised]"))
     output = tmp_path / "output"
     # As it is typed: TensorFlow's threads are settled before it starts.
     command = [sys.executable, str(BENCHMARKS / "accuracy.py"), str(tiny), "--output", str(output)]
@@ -387,19 +393,19 @@ def test_runs_side_by_side_are_those_that_come_one_after_another_though_one_fail
     assert failed.returncode == 1
     assert "The run of 'impossible' with seed 0 failed" in failed.stderr
     lines = (output / "runs.jsonl").read_text().splitlines()
-    runs = {run["way"]: run for run in map(json.loads, lines)}
-    assert runs.keys() == {"labels only", "softened logits"}
+    runs = {run["method"]: run for run in map(json.loads, lines)}
+    assert runs.keys() == {"supervised", "logit_distillation"}
     experiment = read_experiment(tiny)
     runner = Runner(experiment, load_task(experiment), tmp_path / "teachers")
     student = runner.make_student()
-    for way in experiment.ways[1:]:
-        student.load_weights(weights_path(output, 0, way))
-        expected, history, _ = runner.train(way, 0)
+    for method in experiment.methods[1:]:
+        student.load_weights(weights_path(output, 0, method))
+        expected, history, _ = runner.train(method, 0)
         # Threads may split the work unlike.
         for one, other in zip(snapshot(student), snapshot(expected), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-        run = runs[way.name]
-        assert (run["settings"], run["workers"]) == (settings_of_way(way), 2)
+        run = runs[method.name]
+        assert (run["settings"], run["workers"]) == (settings_of_method(method), 2)
         assert run["history"]["loss"] == pytest.approx(history["loss"], abs=1e-4)
     # Runs with other threads would be others.
     alone = subprocess.run([*command, "--workers", "1"], capture_output=True, text=True)
@@ -463,21 +469,21 @@ def test_an_experiment_runs_once_reads_the_test_at_the_end_and_refuses_a_mixture
 
     output = tmp_path / "output"
     arguments = [str(tiny), "--output", str(output), "--workers", "1"]
-    accuracy.main([*arguments, "--ways", "labels only"])
+    accuracy.main([*arguments, "--methods", "supervised"])
     assert not (output / "test").exists()
     assert "validation accuracy" in (output / "table.md").read_text()
     accuracy.main(arguments)
     runs = (output / "runs.jsonl").read_text()
-    assert [json.loads(line)["way"] for line in runs.splitlines()] == [
-        "labels only",
-        "softened logits",
+    assert [json.loads(line)["method"] for line in runs.splitlines()] == [
+        "supervised",
+        "logit_distillation",
     ]
     table = (output / "table.md").read_text()
     assert "test accuracy" in table
     tested = [json.loads(line) for line in (output / "test" / "runs.jsonl").open()]
     images, labels = accuracy.load_task(accuracy.read_experiment(tiny)).load_test()
     student = keras.saving.load_model(next((tmp_path / "teachers").glob("*.keras")))
-    assert tested[0]["way"] == "teacher"
+    assert tested[0]["method"] == "teacher"
     predicted = np.argmax(student.predict(images, verbose=0), axis=-1)
     assert tested[0]["test_accuracy"] == pytest.approx(np.mean(predicted == labels), abs=1e-9)
     # The same command again trains nothing and reads nothing.
@@ -495,7 +501,7 @@ def test_an_experiment_runs_once_reads_the_test_at_the_end_and_refuses_a_mixture
     with pytest.raises(SystemExit):
         accuracy.main(arguments)
     assert "learning_rate was 0.03, now 0.02" in capsys.readouterr().err
-    # Another way of the same name; a further way is welcome.
+    # Another method of the same name; a further method is welcome.
     tiny.write_text(TINY.replace("logits = 1.0", "logits = 2.0"))
     with pytest.raises(SystemExit):
         accuracy.main(arguments)
@@ -505,14 +511,15 @@ def test_an_experiment_runs_once_reads_the_test_at_the_end_and_refuses_a_mixture
 def test_a_given_teacher_is_taken_as_it_is_and_named_in_the_settings(tiny, tmp_path, capsys):
     import accuracy
     from experiment import read_experiment
-    from run_log import digest
     from tasks import load_task
+
+    from keras_ktan_tasks.run_log import digest
 
     experiment = read_experiment(tiny)
     teacher = load_task(experiment).make_model(experiment.teacher, "teacher")
     teacher.save(tmp_path / "given.keras")
     output = str(tmp_path / "output")
-    arguments = [str(tiny), "--output", output, "--ways", "labels only", "--workers", "1"]
+    arguments = [str(tiny), "--output", output, "--methods", "supervised", "--workers", "1"]
     accuracy.main([*arguments, "--teacher", str(tmp_path / "given.keras")])
     settings = json.loads((tmp_path / "output" / "settings.json").read_text())
     assert settings["teacher's weights"] == digest(teacher.get_weights())
@@ -556,23 +563,24 @@ pyramid_width = 8
 widths = [4, 4, 4, 4]
 pyramid_width = 4
 
-[ways.KTAN]
+[methods.KTAN]
 logits = 10.0
 temperature = 1.0
-feature = { falling = 0.3 }
-adversarial = { falling = 0.001 }
+feature = { decaying = 0.3 }
+adversarial = { decaying = 0.001 }
 layers = { box_head_P3 = "student_head" }
 """
 
 
-def test_detectors_are_judged_by_their_average_precision(tmp_path):
+def test_detectors_are_measured_by_their_average_precision(tmp_path):
     import accuracy
     import tensorflow as tf
-    from detection_data import SHAPE_NAMES, make_shapes, split_pictures
-    from distill_detector import evaluate
     from experiment import read_experiment
     from tasks import load_task
     from workers import weights_path
+
+    from keras_ktan_tasks.detection import evaluate
+    from keras_ktan_tasks.detection_data import SHAPE_NAMES, make_shapes, split_pictures
 
     path, output = tmp_path / "shapes.toml", tmp_path / "output"
     path.write_text(DETECTION)
@@ -584,7 +592,7 @@ def test_detectors_are_judged_by_their_average_precision(tmp_path):
         tf.config.run_functions_eagerly(False)
     experiment = read_experiment(path)
     student = load_task(experiment).make_model(experiment.student, "student")
-    student.load_weights(weights_path(output, 0, experiment.ways[0]))
+    student.load_weights(weights_path(output, 0, experiment.methods[0]))
     teacher = keras.saving.load_model(next((tmp_path / "teachers").glob("*.keras")))
     _, held_out = split_pictures(make_shapes(96, (48, 64), seed=0), 80)
     pictures = {"validation": held_out, "test": make_shapes(32, (48, 64), seed=1)}
@@ -599,7 +607,7 @@ def test_detectors_are_judged_by_their_average_precision(tmp_path):
     assert len(set(expected.values())) > 1  # else any of them would do
     (run,) = map(json.loads, (output / "runs.jsonl").open())
     settings = json.loads((output / "settings.json").read_text())
-    read_once = {run["way"]: run for run in map(json.loads, (output / "test/runs.jsonl").open())}
+    read_once = {run["method"]: run for run in map(json.loads, (output / "test/runs.jsonl").open())}
     assert {
         ("validation", "student"): run["validation_AP"],
         ("validation", "teacher"): settings["teacher's validation AP"],
@@ -627,22 +635,22 @@ def test_the_experiment_with_blood_cells_is_the_one_of_the_example():
     assert experiment.data["versions"] == example.VIEWS
     assert experiment.learning_rate == example.STUDENT_RATE
     assert experiment.teacher_learning_rate == example.TEACHER_RATE
-    ways = {way.name: way for way in experiment.ways}
+    methods = {method.name: method for method in experiment.methods}
     for name, theirs in {
-        "labels only": "labels only",
-        "softened logits": "softened scores",
+        "supervised": "supervised",
+        "logit_distillation": "logit_distillation",
         "features": "features",
         "KTAN: logits + features + adversary": "KTAN",
     }.items():
-        way = ways[name]
-        pairs, weights = example.make_game(theirs, steps=1)
-        assert way.layers == {pair.teacher_layer_name: "student_head" for pair in pairs}
+        method = methods[name]
+        pairs, weights = example.make_objectives(theirs, steps=1)
+        assert method.layers == {pair.teacher_layer_name: "student_head" for pair in pairs}
         assert {pair.teacher_to_student.anchor for pair in pairs} == {"student_head"}
-        assert way.logits == weights["logits_loss_weight"]
+        assert method.logits == weights["logits_loss_weight"]
         for term in ("feature", "adversarial"):
             expected = weights[f"{term}_loss_weight"]
             if expected:  # a schedule
                 expected = {"falling": expected.get_config()["initial_learning_rate"]}
-            assert getattr(way, term) == expected
-        if way.logits:
-            assert way.temperature == example.TEMPERATURE
+            assert getattr(method, term) == expected
+        if method.logits:
+            assert method.temperature == example.TEMPERATURE

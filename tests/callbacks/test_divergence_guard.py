@@ -67,22 +67,23 @@ def spoil(distiller, term, bad):
         student_loss = distiller.student_loss
         distiller.student_loss = lambda *a, **k: spoiled(distiller, student_loss(*a, **k), bad)
     elif term == "t2s_loss":
-        render = objectives.project_features
+        project = objectives.project_features
 
         def project_features(*arguments):
-            targets, loss = render(*arguments)
+            targets, loss = project(*arguments)
             return targets, spoiled(distiller, loss, bad)
 
         objectives.project_features = project_features
     elif term == "discriminator_loss":
-        logits_of = objectives.logits_of
+        forward = objectives.discriminator_forward
 
-        def judge_badly(*arguments):
-            return [(spoiled(distiller, real, bad), fake) for real, fake in logits_of(*arguments)]
+        def spoiled_logits(*arguments):
+            return [(spoiled(distiller, real, bad), fake) for real, fake in forward(*arguments)]
 
-        objectives.logits_of = judge_badly
+        objectives.discriminator_forward = spoiled_logits
     elif term == "loss":
-        objectives.total = lambda *a, total=objectives.total: spoiled(distiller, total(*a), bad)
+        total = objectives.weighted_sum
+        objectives.weighted_sum = lambda *a: spoiled(distiller, total(*a), bad)
     else:
         name = term.removesuffix("_loss")
         distil = objectives.distillation_terms

@@ -1,19 +1,17 @@
-"""The main job of the README, at a tiny size."""
+"""The digits example, at a tiny size."""
 
 import json
-import pathlib
 import sys
 
 import numpy as np
 import pytest
 
-EXAMPLES = pathlib.Path(__file__).parent.parent.parent / "examples"
+from keras_ktan_tasks.comparison import method_title
 
 
 @pytest.fixture
-def digits(monkeypatch):
+def digits():
     pytest.importorskip("sklearn", reason="the digits ship with scikit-learn (extra: examples)")
-    monkeypatch.syspath_prepend(str(EXAMPLES))
     import distill_digits
 
     return distill_digits
@@ -35,12 +33,49 @@ def test_the_split_has_no_image_twice(digits):
 
 
 def test_the_student_is_small_enough(digits):
-    teacher = digits.make_classifier(digits.TEACHER_FILTERS, "teacher")
-    student = digits.make_classifier(digits.STUDENT_FILTERS, "student")
+    from keras_ktan_tasks.digits import STUDENT_FILTERS, TEACHER_FILTERS, make_classifier
+
+    teacher = make_classifier(TEACHER_FILTERS, "teacher")
+    student = make_classifier(STUDENT_FILTERS, "student")
     assert teacher.count_params() == 56874
     assert teacher.count_params() >= 20 * student.count_params()
 
 
+def test_a_short_run_writes_what_it_prints(digits, tmp_path, monkeypatch, capsys, eager):
+    parts = [tuple(part[:64] for part in data) for data in digits.load_data()]
+    monkeypatch.setattr(digits, "load_data", lambda: parts)
+    # Exporting, and reading in a process of its own, is in the whole story.
+    monkeypatch.setattr(digits.keras.Model, "export", lambda *arguments, **more: None)
+    monkeypatch.setattr(digits, "check_saved_model", lambda *arguments: 0.0)
+    arguments = ["distill_digits.py", "--seeds", "1", "--epochs", "1", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    digits.main()
+    table = (tmp_path / "table.md").read_text()
+    assert table.split("```")[2].strip() in capsys.readouterr().out
+    accuracies = json.loads((tmp_path / "results.json").read_text())["student_accuracies"]
+    assert list(accuracies) == ["supervised", "logit_distillation", "feature_distillation", "KTAN"]
+    for method, (accuracy,) in accuracies.items():
+        assert f"| {method_title(method)} | {accuracy:.2%} ± 0.00 |" in table
+
+
+@pytest.mark.parametrize("missing", ["module", "folder"])
+def test_what_is_missing_is_said_before_the_training(
+    missing, digits, tmp_path, monkeypatch, capsys
+):
+    output = tmp_path / "output"
+    if missing == "module":
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+    else:
+        output.write_text("a file")
+    monkeypatch.setattr(sys, "argv", ["distill_digits.py", "--output", str(output)])
+    monkeypatch.setattr(digits, "train_teacher", None)  # a call would fail
+    with pytest.raises(SystemExit):
+        digits.main()
+    expected = {"module": 'pip install -e ".[all]"', "folder": "cannot write to"}[missing]
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_the_whole_story(digits, tmp_path, monkeypatch, capsys):
     arguments = ["distill_digits.py", "--seeds", "1", "--epochs", "2", "--output", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", arguments)
@@ -50,27 +85,29 @@ def test_the_whole_story(digits, tmp_path, monkeypatch, capsys):
     results = json.loads((tmp_path / "results.json").read_text())
     table = (tmp_path / "table.md").read_text()
     assert table.split("```")[2].strip() in printed
-    for way, (accuracy,) in results["student_accuracies"].items():
-        assert f"| {way} | {accuracy:.2%} ± 0.00 |" in table
+    for method, (accuracy,) in results["student_accuracies"].items():
+        assert f"| {method_title(method)} | {accuracy:.2%} ± 0.00 |" in table
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "student" / "saved_model.pb").exists()
 
 
-def test_the_ways_start_from_the_same_weights_and_batches(digits):
-    import four_ways
+def test_the_methods_start_from_the_same_weights_and_batches(digits):
     import keras
+    from common import four_methods
+
+    from keras_ktan_tasks.digits import STUDENT_FILTERS, TEACHER_FILTERS, make_classifier
 
     train, validation, _ = digits.load_data()
     train = tuple(part[:64] for part in train)
-    teacher = digits.make_classifier(digits.TEACHER_FILTERS, "teacher")
+    teacher = make_classifier(TEACHER_FILTERS, "teacher")
 
-    def run(way, seed):
+    def run(method, seed):
         rate = keras.optimizers.SGD(0.0)
-        student, history, _ = four_ways.train_student(
-            way,
+        student, history, _ = four_methods.train_student(
+            method,
             seed,
             teacher,
-            lambda: digits.make_classifier(digits.STUDENT_FILTERS, "student"),
+            lambda: make_classifier(STUDENT_FILTERS, "student"),
             train,
             tuple(part[:32] for part in validation),
             1,
@@ -80,7 +117,7 @@ def test_the_ways_start_from_the_same_weights_and_batches(digits):
         )
         return [weight.numpy() for weight in student.trainable_weights], history
 
-    first, labels = run("labels only", 0)
+    first, labels = run("supervised", 0)
     second, ktan = run("KTAN", 0)
     third, _ = run("KTAN", 1)
     for one, other in zip(first, second, strict=True):
@@ -91,12 +128,12 @@ def test_the_ways_start_from_the_same_weights_and_batches(digits):
 
 
 def test_the_table_by_hand(digits):
-    from four_ways import format_table
+    from common.four_methods import format_table
 
-    table = format_table({"labels only": [0.90, 0.92], "KTAN": [0.94, 0.95]}, teacher_accuracy=0.99)
+    table = format_table({"supervised": [0.90, 0.92], "KTAN": [0.94, 0.95]}, teacher_accuracy=0.99)
     # Gains 4 and 3 points: mean 3.5, sd 0.7071, standard error 0.5; gap 99 - 91 = 8 points.
     assert "| teacher | 99.00% | | |" in table
-    assert "| labels only | 91.00% ± 1.41 | | |" in table
+    assert "| supervised | 91.00% ± 1.41 | | |" in table
     assert "| KTAN | 94.50% ± 0.71 | +3.50 ± 0.50 (standard error) | 44% |" in table
 
 

@@ -17,8 +17,7 @@ pytest.importorskip("sklearn", reason="the digits ship with scikit-learn (extra:
 
 
 @pytest.fixture
-def multi_host(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+def multi_host():
     import distill_multi_host
 
     return distill_multi_host
@@ -73,6 +72,7 @@ def student_of(printed, process):
     return found[1]
 
 
+@pytest.mark.slow
 @pytest.mark.promise(10)
 @pytest.mark.own_processes("jax")
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")

@@ -1,38 +1,47 @@
 """The search on the digits, at a tiny size."""
 
-import pathlib
 import re
 import sys
 
 import pytest
 
-EXAMPLES = pathlib.Path(__file__).parent.parent.parent / "examples"
-
 
 @pytest.fixture
-def example(monkeypatch):
+def example():
     pytest.importorskip("sklearn", reason="the digits ship with scikit-learn (extra: examples)")
-    monkeypatch.syspath_prepend(str(EXAMPLES))
     import tune_loss_weights
 
     return tune_loss_weights
 
 
-def test_the_verdict_by_hand(example):
+def test_the_conclusion_by_hand(example):
     # Differences 4, 3 and 3.5 points: sd 0.5, standard error 0.2887, times 4.3027 (two degrees of
     # freedom in a table of Student's t) is 1.242.
     better, worse = [0.94, 0.95, 0.945], [0.90, 0.92, 0.91]
-    told = example.logit(better, worse)
+    found = example.conclusion(better, worse)
     interval = "+3.50 points, 95% interval +2.26 to +4.74 (paired, 3 seeds)"
-    assert told == f"{interval}: the settings found are better."
-    told = example.logit(worse, better)
-    assert told.startswith("-3.50 points, 95% interval -4.74 to -2.26") and "worse" in told
+    assert found == f"{interval}: the settings found are better."
+    found = example.conclusion(worse, better)
+    assert found.startswith("-3.50 points, 95% interval -4.74 to -2.26") and "worse" in found
     # Differences 4 and 3: standard error 0.5, times 12.706 is 6.35.
-    told = example.logit([0.94, 0.95], [0.90, 0.92])
-    assert "interval -2.85 to +9.85" in told and "chance does not explain" in told
-    assert "one seed" in example.logit([0.9], [0.8])
+    found = example.conclusion([0.94, 0.95], [0.90, 0.92])
+    assert "interval -2.85 to +9.85" in found and "chance does not explain" in found
+    assert "one seed" in example.conclusion([0.9], [0.8])
 
 
+def test_a_short_search(example, tmp_path, monkeypatch, capsys, eager):
+    parts = [tuple(part[:32] for part in data) for data in example.load_data()]
+    monkeypatch.setattr(example, "load_data", lambda: parts)
+    counts = ["--trials", "1", "--epochs", "1", "--teacher-epochs", "1", "--seeds", "2"]
+    arguments = ["tune_loss_weights.py", *counts, "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    example.main()
+    printed = capsys.readouterr().out
+    assert re.search(r"^trial 0: completed, \d+\.\d+% on the validation", printed, re.MULTILINE)
+    assert "632 parameters" in printed and "(paired, 2 seeds)" in printed
+
+
+@pytest.mark.slow
 def test_the_whole_story_and_a_search_that_goes_on(example, tmp_path, monkeypatch, capsys):
     def run(trials):
         counts = ["--trials", trials, "--epochs", "1", "--teacher-epochs", "1", "--seeds", "1"]

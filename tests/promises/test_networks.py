@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from models import image_data, image_model, loss_from_logits
 
-from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller, OutputPair
+from keras_ktan import (
+    FeatureDiscriminator,
+    FeaturePair,
+    KTANDistiller,
+    OutputPair,
+    TeacherToStudent,
+)
 
 SGD = keras.optimizers.SGD
 
@@ -18,7 +24,12 @@ def make_distiller(discriminator=None, dropout=0.0, regularizer=None, **argument
         image_model(
             4, "student", batch_norm=False, dropout=dropout, regularizer=regularizer, seed=2
         ),
-        FeaturePair("features", "features", discriminator=discriminator),
+        FeaturePair(
+            "features",
+            "features",
+            teacher_to_student=TeacherToStudent("student_head"),
+            discriminator=discriminator,
+        ),
     )
     compile_arguments = {
         "run_eagerly": True,  # a step or two: building a graph would take longer

@@ -3,7 +3,15 @@
 import keras
 import numpy as np
 import pytest
-from models import assert_changed, assert_same, image_data, image_model, loss_from_logits, snapshot
+from models import (
+    assert_changed,
+    assert_same,
+    image_data,
+    image_model,
+    learned_pair,
+    loss_from_logits,
+    snapshot,
+)
 
 from keras_ktan import KTANDistiller
 
@@ -87,7 +95,7 @@ def make_distiller(**arguments):
     student = image_model(
         4, "student", dropout=0.2, regularizer=keras.regularizers.L2(1e-2), seed=2
     )
-    distiller = KTANDistiller(teacher, student)
+    distiller = KTANDistiller(teacher, student, learned_pair())
     distiller.compile(loss=loss_from_logits(), metrics=["accuracy"], **arguments)
     return distiller
 

@@ -1,0 +1,128 @@
+"""Which channels of a map matter most, read from the weights that made it."""
+
+import keras
+import numpy as np
+from keras import ops
+
+_NORMALIZATIONS = (
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.GroupNormalization,
+)
+# What is added, or passes through, keeps its place among the channels.
+_KEEPS_CHANNELS = (
+    keras.layers.Activation,
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+    keras.layers.PReLU,
+    keras.layers.ELU,
+    keras.layers.Add,
+    keras.layers.Average,
+    keras.layers.Maximum,
+    keras.layers.Subtract,
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+    keras.layers.MaxPooling1D,
+    keras.layers.MaxPooling2D,
+    keras.layers.MaxPooling3D,
+    keras.layers.AveragePooling1D,
+    keras.layers.AveragePooling2D,
+    keras.layers.AveragePooling3D,
+    keras.layers.Identity,
+    keras.layers.ZeroPadding1D,
+    keras.layers.ZeroPadding2D,
+    keras.layers.UpSampling1D,
+    keras.layers.UpSampling2D,
+)
+
+
+def channel_importance(trace, path):
+    """How much each channel of a layer's output matters.
+
+    It is |gamma| of the normalisation that the map comes out of, summed over the branches that
+    are added; where there is none, the norm of the kernel's part that makes the channel.
+
+    Args:
+        trace: A `ModelTrace`.
+        path: Path of a layer that returns one tensor.
+
+    Returns:
+        Array `(channels,)`, or `None` where neither is found.
+
+    Reference:
+        - [Liu et al., 2017](https://arxiv.org/abs/1708.06519): |gamma| as importance
+    """
+    calls = trace.calls_of(path)
+    if not calls or len(calls[-1].output_ids) != 1:
+        return None
+    specs = keras.tree.flatten(calls[-1].output_specs)
+    channels = specs[0].shape[-1]
+    found = {"gamma": [], "kernel": []}
+    _collect(trace, calls[-1].output_ids[0], channels, found, set())
+    scores = found["gamma"] or found["kernel"]
+    return np.sum(scores, axis=0) if scores else None
+
+
+def most_important(importance, count):
+    """The channels of highest importance, in their order.
+
+    Args:
+        importance: Array `(channels,)`.
+        count: How many are wanted.
+
+    Returns:
+        A sorted list of ints; of equal ones the first are taken.
+    """
+    order = np.argsort(-np.asarray(importance), kind="stable")
+    return sorted(int(channel) for channel in order[:count])
+
+
+def _collect(trace, tensor_id, channels, found, seen):
+    """Follow a tensor back to the layers that scale its channels."""
+    if tensor_id in seen:
+        return
+    seen.add(tensor_id)
+    call = trace.producer(tensor_id)
+    if call is None:
+        return
+    layer = call.layer
+    if isinstance(layer, _NORMALIZATIONS) and getattr(layer, "gamma", None) is not None:
+        _note(found["gamma"], np.abs(_numpy(layer.gamma)).ravel(), channels)
+        return
+    kernel = _kernel(layer)
+    if kernel is not None:
+        _note(found["kernel"], kernel, channels)
+        return
+    if isinstance(layer, (*_KEEPS_CHANNELS, *_NORMALIZATIONS)):
+        for input_id, spec in zip(call.input_ids, call.input_specs, strict=True):
+            if len(spec.shape) > 1 and spec.shape[-1] == channels:
+                _collect(trace, input_id, channels, found, seen)
+
+
+def _note(scores, values, channels):
+    if len(values) == channels:
+        scores.append(values)
+
+
+def _kernel(layer):
+    """Norm of the part of a layer's kernel that makes each output channel."""
+    if isinstance(layer, (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)):
+        kernel = _numpy(layer.pointwise_kernel)
+    elif isinstance(layer, (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose)):
+        kernel = np.swapaxes(_numpy(layer.kernel), -1, -2)
+    elif isinstance(layer, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)):
+        kernel = _numpy(layer.kernel)
+        kernel = kernel.reshape(*kernel.shape[:-2], -1)
+    elif isinstance(
+        layer, (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.Dense)
+    ):
+        kernel = _numpy(layer.kernel)
+    else:
+        return None
+    return np.sqrt(np.sum(np.square(kernel), axis=tuple(range(kernel.ndim - 1))))
+
+
+def _numpy(variable):
+    return ops.convert_to_numpy(ops.cast(variable, "float32"))
