@@ -235,6 +235,7 @@ class KTANDistiller(TrainStep, keras.Model):
         adversarial_loss_weight=0.02,
         t2s_optimizer=None,
         discriminator_optimizer=None,
+        **unknown,
     ) -> None:
         """Configure the training.
 
@@ -271,6 +272,7 @@ class KTANDistiller(TrainStep, keras.Model):
             t2s_optimizer: T2S's optimizer. `None`: `Adam(3e-3)`.
             discriminator_optimizer: The discriminators' optimizer. `None`:
                 `Adam(5e-5, beta_1=0.5)`, slow, so that the discriminator does not win.
+            **unknown: None are expected; a misspelt argument gets an error that says the right one.
 
         Defaults: our choice. An adversarial weight of 0.1 did worse than 0.02 in a search on the
         digits.
@@ -280,6 +282,8 @@ class KTANDistiller(TrainStep, keras.Model):
                 models do not allow.
         """
         arguments = {name: value for name, value in locals().items() if name in _COMPILE_ARGUMENTS}
+        validation.validate_argument_names(unknown, _COMPILE_ARGUMENTS)
+        validation.validate_loss_weights(loss_weights, self.student)
         pairing = self._untracked.pairing
         if logits_loss_weight is None:
             arguments["logits_loss_weight"] = 1.0 if pairing.outputs.may_pair(loss) else 0.0
@@ -409,6 +413,13 @@ class KTANDistiller(TrainStep, keras.Model):
                 distiller is as it was at the end of the last good epoch, or up to 1,000 steps
                 before in a long one.
         """
+        if self.compiled:
+            arguments_of_compile = self._untracked.compile_arguments
+            wants_targets = self.objectives.uses_student_loss or any(
+                arguments_of_compile[name] for name in ("metrics", "weighted_metrics")
+            )
+            if self.has_compiled_loss and wants_targets:
+                validation.validate_targets(x, y)
         own = [DivergenceGuard()]
         if isinstance(x, CachedDataset) and self.compiled:
             if arguments.get("steps_per_epoch") is not None:
@@ -606,7 +617,7 @@ class KTANDistiller(TrainStep, keras.Model):
 
 _TERMS = ("student", "logits", "feature", "adversarial")
 # What is saved of a call of `compile`.
-_COMPILE_ARGUMENTS = tuple(inspect.signature(KTANDistiller.compile).parameters)[1:]
+_COMPILE_ARGUMENTS = tuple(inspect.signature(KTANDistiller.compile).parameters)[1:-1]
 _CONFIG_KEYS = (
     "name",
     "teacher",
