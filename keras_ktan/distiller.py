@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_ktan.cache.cached_dataset import CachedDataset
+from keras_ktan.cache.key import teacher_digest
 from keras_ktan.callbacks.divergence_guard import DivergenceGuard
 from keras_ktan.export import export_student
 from keras_ktan.feature_pair import FeaturePair, as_feature_pairs
@@ -17,6 +18,7 @@ from keras_ktan.losses.feature import validate_feature_loss
 from keras_ktan.losses.logits import validate_logits_loss
 from keras_ktan.output_pair import OutputPair, as_output_pairs
 from keras_ktan.training import validation
+from keras_ktan.training.checkpoint import load_networks, save_networks
 from keras_ktan.training.divergence_metric import DivergenceMetric
 from keras_ktan.training.loss_trackers import LossTrackers
 from keras_ktan.training.objectives import Objectives
@@ -47,6 +49,8 @@ class _Untracked:
         untracked_student_loss: `UntrackedStudentLoss`, from `compile` on.
         compile_arguments: What `compile` was given, with the networks' optimizers in place of
             what they were made from.
+        teacher_digest: Says which teacher it is, from the first checkpoint of a `fit` on: the
+            teacher may be large.
     """
 
     teacher: keras.Model
@@ -55,6 +59,7 @@ class _Untracked:
     divergence_metric: DivergenceMetric | None = None
     untracked_student_loss: UntrackedStudentLoss | None = None
     compile_arguments: dict[str, Any] | None = None
+    teacher_digest: str | None = None
 
 
 @keras.saving.register_keras_serializable(package="keras_ktan")
@@ -283,8 +288,8 @@ class KTANDistiller(TrainStep, keras.Model):
         """
         arguments = {name: value for name, value in locals().items() if name in _COMPILE_ARGUMENTS}
         validation.validate_argument_names(unknown, _COMPILE_ARGUMENTS)
-        validation.validate_loss_weights(loss_weights, self.student)
         pairing = self._untracked.pairing
+        validation.validate_loss_weights(loss_weights, pairing.outputs.student_names)
         if logits_loss_weight is None:
             arguments["logits_loss_weight"] = 1.0 if pairing.outputs.may_pair(loss) else 0.0
         self._validate_compile(arguments)
@@ -420,6 +425,7 @@ class KTANDistiller(TrainStep, keras.Model):
             )
             if self.has_compiled_loss and wants_targets:
                 validation.validate_targets(x, y)
+        self._untracked.teacher_digest = None
         own = [DivergenceGuard()]
         if isinstance(x, CachedDataset) and self.compiled:
             if arguments.get("steps_per_epoch") is not None:
@@ -443,6 +449,12 @@ class KTANDistiller(TrainStep, keras.Model):
             shuffle,
             **arguments,
         )
+
+    def make_train_function(self, force=False):
+        """As in `keras.Model`. `fit` and `train_on_batch` come by here before the first step."""
+        if self.compiled:
+            validation.validate_optimized_variables(self.student_variables, self.optimizer)
+        super().make_train_function(force)
 
     # What a step asks for; see `training/steps`.
 
@@ -539,6 +551,37 @@ class KTANDistiller(TrainStep, keras.Model):
         export_student(self.student, filepath, format=format, **kwargs)
 
     # As a file.
+
+    def save_weights(self, filepath, overwrite=True, max_shard_size=None):
+        """Write the weights of the student, T2S and the discriminators, and the optimizers' state.
+
+        The teacher's are left out: it does not change, and is larger than the rest. A file is
+        written beside its final name and renamed. `save` writes everything.
+
+        Args:
+            filepath: Path that ends in `.weights.h5`.
+            overwrite: As in `keras.Model.save_weights`.
+            max_shard_size: As in `keras.Model.save_weights`.
+        """
+        save_networks(self, self._teacher_digest(), filepath, overwrite, max_shard_size)
+
+    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+        """Read what `save_weights` wrote.
+
+        Args:
+            filepath: Path that ends in `.weights.h5`.
+            skip_mismatch: As in `keras.Model.load_weights`.
+            **kwargs: As in `keras.Model.load_weights`.
+
+        Raises:
+            ValueError: If the file is another's, or was written beside another teacher.
+        """
+        load_networks(self, teacher_digest(self.teacher), filepath, skip_mismatch, **kwargs)
+
+    def _teacher_digest(self):
+        if self._untracked.teacher_digest is None:
+            self._untracked.teacher_digest = teacher_digest(self.teacher)
+        return self._untracked.teacher_digest
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object

@@ -18,6 +18,8 @@ from printed_commands import (
 
 import keras_ktan
 
+pytestmark = pytest.mark.graph
+
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)

@@ -7,6 +7,8 @@ from models import assert_changed, assert_same, snapshot
 
 from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller, OutputPair
 
+pytestmark = pytest.mark.graph
+
 keras_hub = pytest.importorskip(
     "keras_hub",
     reason="KerasHub is not installed; `pip install -e '.[detection]'` brings it",

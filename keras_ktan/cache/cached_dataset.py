@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_ktan.cache.key import as_fed, rows_of, teacher_digest
-from keras_ktan.utils.cached_batch import pack, require_maps
+from keras_ktan.utils.cached_batch import mask_key, pack, require_maps
 
 
 class CachedDataset(keras.utils.PyDataset):
@@ -84,10 +84,11 @@ class CachedDataset(keras.utils.PyDataset):
         objectives = distiller.objectives
         known = next(iter(self._stored.values()))["maps"]
         require_maps(objectives.teacher_paths, known)
+        wanted = [*objectives.teacher_paths, *map(mask_key, objectives.teacher_paths)]
         self._fed = {
             name: {
                 "outputs": parts["outputs"] if objectives.uses_teacher_outputs else {},
-                "maps": {path: parts["maps"][path] for path in objectives.teacher_paths},
+                "maps": {path: parts["maps"][path] for path in wanted if path in parts["maps"]},
             }
             for name, parts in self._stored.items()
         }

@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_ktan.cache.key import as_fed, rows_of
 from keras_ktan.introspection.feature_tap import FeatureTap
+from keras_ktan.utils.cached_batch import mask_key
 
 _PROBED_ROWS = 2
 # Machines, backends and batch sizes round differently, half precision more so; another
@@ -142,11 +143,14 @@ class _TappedTeacher(keras.Model):
         self.built = True
 
     def call(self, inputs):
-        outputs, maps = self._tap(inputs, training=False)
+        outputs, maps, masks, _ = self._tap.forward(inputs, training=False)
         flat = keras.tree.flatten(outputs)
-        return {f"outputs:{place}": tensor for place, tensor in enumerate(flat)} | {
-            f"maps:{path}": tensor for path, tensor in zip(self._paths, maps, strict=True)
-        }
+        made = {f"outputs:{place}": tensor for place, tensor in enumerate(flat)}
+        for path, tensor, mask in zip(self._paths, maps, masks, strict=True):
+            made[f"maps:{path}"] = tensor
+            if mask is not None:
+                made[f"maps:{mask_key(path)}"] = mask
+        return made
 
 
 def count_of(images):

@@ -4,6 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_ktan.introspection.feature_tap import split_path
+from keras_ktan.utils.channel_record import channel_record_of
+
 _NORMALIZATIONS = (
     keras.layers.BatchNormalization,
     keras.layers.LayerNormalization,
@@ -36,6 +39,31 @@ _KEEPS_CHANNELS = (
     keras.layers.UpSampling1D,
     keras.layers.UpSampling2D,
 )
+
+
+def channels_to_select(pair, teacher_trace, student, count):
+    """The teacher's channels that a T2S by selection keeps.
+
+    Args:
+        pair: A `FeaturePair`.
+        teacher_trace: `ModelTrace` of the teacher.
+        student: The student. One that `slim_student` made remembers which channels it kept.
+        count: Channels of its map.
+
+    Returns:
+        A sorted list of ints, or `None` where nothing says which channels matter.
+    """
+    record = channel_record_of(student)
+    path = pair.student_layer_name
+    if record is not None and pair.teacher_layer_name == path:
+        kept = record.channels.get(path)
+        if record.teacher_name == teacher_trace.model.name and kept is not None:
+            return list(kept) if len(kept) == count else None
+    layer_path, key = split_path(pair.teacher_layer_name)
+    importance = channel_importance(teacher_trace, layer_path) if key is None else None
+    if importance is None or count is None or count > len(importance):
+        return None
+    return most_important(importance, count)
 
 
 def channel_importance(trace, path):

@@ -1,138 +1,150 @@
-"""Which layer's map to take when the user names none, and what it comes out of."""
+"""Which feature maps a model has, and which one is taken when the user names none."""
+
+import collections
+import math
 
 import keras
 
-from keras_ktan.introspection.feature_tap import select_output
+from keras_ktan.introspection.activations import activation_behind, activation_name
+from keras_ktan.introspection.cuts import is_map, map_calls
+from keras_ktan.introspection.feature_tap import split_path
+from keras_ktan.introspection.map_candidates import MapCandidates
+from keras_ktan.introspection.model_trace import ModelTrace
+from keras_ktan.introspection.substitution import concrete_input_shapes
 
-_POOLING = (
-    keras.layers.GlobalAveragePooling1D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalAveragePooling3D,
-    keras.layers.GlobalMaxPooling1D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.GlobalMaxPooling3D,
-    keras.layers.Flatten,
+FeatureMap = collections.namedtuple(
+    "FeatureMap", ["path", "shape", "stride", "activation", "is_default"]
 )
-# These change neither the sign nor the kind of what passes through them.
-_TRANSPARENT = (
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.MaxPooling1D,
-    keras.layers.MaxPooling2D,
-    keras.layers.AveragePooling1D,
-    keras.layers.AveragePooling2D,
-    keras.layers.Identity,
-)
+FeatureMap.__doc__ = """One feature map: where it is, and of what kind.
+
+`path` is what `FeaturePair` takes. `stride` is how many input positions along an axis one
+position of the map stands for, rounded; `None` where the input has other axes. `activation` is
+the name of the function that the map comes out of.
+"""
 
 
-def _is_map(spec):
-    return hasattr(spec, "shape") and 3 <= len(spec.shape) <= 4
+class FeatureMaps(list):
+    """A list of `FeatureMap` that prints as a table."""
+
+    @property
+    def default(self):
+        """The `FeatureMap` that is taken where the user names none, or `None`."""
+        return next((entry for entry in self if entry.is_default), None)
+
+    def __repr__(self):
+        rows = [("path", "shape", "stride", "activation", "")]
+        for entry in self:
+            stride = "-" if entry.stride is None else str(entry.stride)
+            default = "default" if entry.is_default else ""
+            rows.append((entry.path, str(entry.shape), stride, entry.activation, default))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+
+    __str__ = __repr__
 
 
-def _last_of_shape(calls, shape):
-    """The layer whose output was cast on its way, under mixed precision."""
-    alike = [
-        call for call in calls if _is_map(call.output_specs) and call.output_specs.shape == shape
-    ]
-    return alike[-1] if alike else None
+def feature_maps(model):
+    """List the feature maps of a model from which a student can learn.
+
+    Listed are the maps through which everything in the model passes, in the order in which the
+    model makes them: what such a map holds is all that the rest of the model gets to know. There
+    are none inside a residual block, and in a U-Net none between the first skip connection and
+    the last. Where the model has operations between its layers, such as
+    `inputs + layer(inputs)`, each map is tested by running the model on random inputs. A map that
+    only a normalization or an activation reads is left out in favour of theirs. Any other layer
+    can be named in a `FeaturePair`, too.
+
+    The default is the last of them in the stage before the last; a stage is a part of the model
+    with maps of one size. Expanded maps inside a block, with more channels than the block
+    returns, and embeddings do not count. On CIFAR-10 the map of that stage taught more than the
+    last one ("The layer" in `benchmarks/results/README.md`). The rest is our choice: where that
+    stage has no such map (NASNet, a detector), or where there is only one stage, it is the last
+    map that is not an output of the model. In a transformer whose tokens keep their number it is
+    the last one before the last attention, because the tokens behind it that the head does not
+    read have learned nothing.
+
+    Args:
+        model: A built `keras.Model`: Functional, Sequential or subclassed, also with nested
+            models. The channels are on the last axis.
+
+    Returns:
+        A list of `FeatureMap` with the fields `path`, `shape`, `stride`, `activation` and
+        `is_default`, which prints as a table. Its attribute `default` is the one that
+        is taken by default, or `None`. It is empty for a model without such maps.
+
+    Raises:
+        ValueError: If the model is not built.
+
+    Example:
+
+    ```python
+    import keras
+    from keras_ktan import feature_maps
+
+    model = keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None)
+    print(feature_maps(model))
+    print(feature_maps(model).default.path)  # block_12_add
+    ```
+    """
+    trace = ModelTrace(model)
+    candidates = MapCandidates(trace)
+    default = candidates.default()
+    input_shapes = concrete_input_shapes(model)
+    return FeatureMaps(
+        FeatureMap(
+            cut.path,
+            tuple(cut.spec.shape),
+            _stride(input_shapes, candidates.shape(cut)),
+            activation_name(activation_behind(trace, *split_path(cut.path))),
+            cut is default,
+        )
+        for cut in candidates.confirmed(default)
+    )
 
 
-def last_feature_map(trace, role):
-    """The path of a model's last feature map before its pooling or flattening.
+def default_feature_map(trace, role):
+    """The path of the map that is taken when the user names none.
 
     Args:
         trace: A `ModelTrace`.
         role: `"teacher"` or `"student"`, for the error.
 
     Returns:
-        A path.
+        A path, as `feature_maps` explains.
 
     Raises:
-        ValueError: If it is not clear which map is meant; the candidates are listed.
+        ValueError: If there is none. The last maps are listed.
     """
-    poolings = [
-        position
-        for position, call in enumerate(trace.calls)
-        if isinstance(call.layer, _POOLING) and any(_is_map(spec) for spec in call.input_specs)
+    default = MapCandidates(trace).default()
+    if default is not None:
+        return default.path
+    listed = [
+        f"'{call.path}' {spec.shape}"
+        for call in (trace.calls[position] for position in map_calls(trace)[-6:])
+        for spec in keras.tree.flatten(call.output_specs)
+        if is_map(spec)
     ]
-    if poolings:
-        last = poolings[-1]
-        pooling = trace.calls[last]
-        nothing_after = not any(
-            _is_map(call.output_specs)
-            and call.input_ids != pooling.input_ids
-            # A model that holds the pooling ends after it; its output is no later map.
-            and not pooling.path.startswith(f"{call.path}/")
-            for call in trace.calls[last + 1 :]
-        )
-        source = trace.producer(pooling.input_ids[0]) or _last_of_shape(
-            trace.calls[:last], pooling.input_specs[0].shape
-        )
-        if nothing_after and source is not None and len(trace.calls_of(source.path)) == 1:
-            return source.path
-    candidates = [
-        f"'{call.path}' {call.output_specs.shape}"
-        for call in trace.calls
-        if _is_map(call.output_specs)
-    ][-6:]
     raise ValueError(
-        f"No layer was named and the {role} '{trace.model.name}' does not say which feature map "
-        "is its last one (no single pooling or flattening layer at its end). Expected a "
-        f"FeaturePair. The last candidates are: {', '.join(candidates) or 'none'}. Name one: "
+        f"No layer was named and the {role} '{trace.model.name}' has no feature map through which "
+        "everything passes. Expected a FeaturePair. The last candidates are: "
+        f"{', '.join(listed) or 'none'}. Name one: "
         "`feature_pairs=FeaturePair(teacher_layer_name, student_layer_name)`."
     )
 
 
-# Layers of Keras whose `activation` is the last thing they do.
-_ENDING_IN_THEIR_ACTIVATION = (
-    keras.layers.Activation,
-    keras.layers.Dense,
-    keras.layers.EinsumDense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
-
-
-def activation_behind(trace, path, key=None):
-    """The activation that a layer's output comes out of.
-
-    Args:
-        trace: A `ModelTrace`.
-        path: Path of a layer, without `:key`.
-        key: Name or position of the output, for a layer that returns several.
-
-    Returns:
-        A function of a tensor, or `None` for none (or none that a layer shows).
-    """
-    calls = trace.calls_of(path)
-    call = calls[-1] if calls else None
-    while call is not None:
-        if isinstance(call.layer, (keras.Model, *_TRANSPARENT)):
-            ids = call.input_ids
-            if isinstance(call.layer, keras.Model):
-                ids = call.output_ids
-                if key is not None:
-                    flat = keras.tree.flatten(call.output_specs)
-                    wanted = select_output(call.output_specs, key, path)
-                    ids = [i for i, spec in zip(ids, flat, strict=True) if spec is wanted]
-                    key = None
-            source = trace.producer(ids[0]) if ids else None
-            call = source if source is not call else None
+def _stride(input_shapes, shape):
+    """How many input positions along an axis one position of a map stands for."""
+    axes = len(shape) - 2
+    for taken in input_shapes:
+        spatial = {axes + 1: taken[:-1], axes: taken}.get(len(taken))
+        if spatial is None:
             continue
-        if isinstance(call.layer, (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)):
-            # These hold no weights; a copy acts as the layer does.
-            return type(call.layer).from_config(call.layer.get_config())
-        if not isinstance(call.layer, _ENDING_IN_THEIR_ACTIVATION):
-            return None
-        activation = call.layer.activation
-        if isinstance(activation, keras.layers.Layer):
-            return None  # it may hold weights, which are the student's
-        return activation if activation is not keras.activations.linear else None
+        ratio = (math.prod(spatial) / math.prod(shape[1:-1])) ** (1 / axes)
+        # Convolutions without padding leave 17 positions of 299, where 16 is meant.
+        power = 2 ** max(0, round(math.log2(ratio)))
+        is_whole = math.isclose(ratio, round(ratio), abs_tol=0.01)
+        return round(ratio) if is_whole or not 0.8 < ratio / power < 1.2 else power
     return None

@@ -1,10 +1,12 @@
 """Find layers by path and catch their outputs during one forward pass."""
 
+import collections
 import difflib
 
 import keras
 
 from keras_ktan.introspection.layer_calls import intercept_calls
+from keras_ktan.introspection.masks import call_with_masks, read_masks
 from keras_ktan.introspection.model_trace import ambiguous_paths, layers_by_path
 
 
@@ -99,6 +101,14 @@ def find_layer(model, path, role):
     return layers[path]
 
 
+Forward = collections.namedtuple("Forward", ["outputs", "maps", "map_masks", "output_masks"])
+Forward.__doc__ = """What one forward pass of a model gave.
+
+`outputs` is the model's own structure, `maps` the list of the caught tensors, and the masks are
+flat lists, one boolean tensor or `None` for each map and for each output.
+"""
+
+
 class FeatureTap:
     """Runs a model once and brings back chosen layers' outputs with its own.
 
@@ -150,16 +160,32 @@ class FeatureTap:
         Raises:
             ValueError: If a layer ran not at all, or more than once.
         """
+        return self.forward(inputs, training, substitutes)[:2]
+
+    def forward(self, inputs, training=False, substitutes=None):
+        """Run the model once, and note the masks as well.
+
+        Args:
+            inputs: What the model takes.
+            training: Passed on to the model.
+            substitutes: See `__call__`.
+
+        Returns:
+            A `Forward`.
+
+        Raises:
+            ValueError: If a layer ran not at all, or more than once.
+        """
         substitutes = substitutes or {}
         caught = {layer_path: [] for layer_path in self._layers}
 
         def catch(layer_path):
             def on_call(call, args, kwargs):
-                outputs = call(*args, **kwargs)
+                outputs, masks = call_with_masks(self._layers[layer_path], call, args, kwargs)
                 for path, tensor in substitutes.items():
                     if split_path(path)[0] == layer_path:
                         outputs = _replace_output(outputs, split_path(path)[1], tensor)
-                caught[layer_path].append(outputs)
+                caught[layer_path].append((outputs, masks))
                 return outputs
 
             return on_call
@@ -167,7 +193,7 @@ class FeatureTap:
         hooks = [(layer, catch(layer_path)) for layer_path, layer in self._layers.items()]
         with intercept_calls(hooks):
             outputs = self.model(inputs, training=training)
-        maps = []
+        maps, map_masks = [], []
         for path in self.paths:
             layer_path, key = split_path(path)
             if len(caught[layer_path]) != 1:
@@ -177,8 +203,11 @@ class FeatureTap:
                     "once, so that its feature map is one tensor. Name a layer that runs once, "
                     "such as the one behind it."
                 )
-            maps.append(select_output(caught[layer_path][0], key, path))
-        return outputs, maps
+            made, masks = caught[layer_path][0]
+            maps.append(select_output(made, key, path))
+            places = [id(tensor) for tensor in keras.tree.flatten(made)]
+            map_masks.append(masks[places.index(id(maps[-1]))])
+        return Forward(outputs, maps, map_masks, read_masks(outputs))
 
 
 def _replace_output(outputs, key, tensor):

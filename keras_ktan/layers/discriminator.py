@@ -102,20 +102,28 @@ class FeatureDiscriminator(keras.layers.Layer):
         if condition_shape is not None and self.conditional is not False:
             self.projection.build(tuple(condition_shape))
 
-    def call(self, features, condition=None, step=None):
+    def call(self, features, condition=None, step=None, mask=None):
         """The logits of a batch of maps: above 0 where a map looks real.
 
         Args:
             features: Tensor `(batch, ..., channels)`.
             condition: Tensor `(batch, classes)` of the teacher's probabilities, or `None`.
             step: Scalar int tensor that the noise is drawn from; `None`: no noise.
+            mask: Optional boolean tensor `(batch, ...)` without the channels: the positions that
+                are no padding. The others have no part in the norm and do not reach their
+                neighbours, as if the map ended there.
 
         Returns:
             Tensor `(batch, ...)` of logits, one per position.
         """
         inner_axes = tuple(range(1, len(features.shape)))
+        hide = _hider(mask if len(features.shape) > 2 else None)
+        features = hide(features)
         precise = ops.cast(features, keras.config.floatx())
         size = ops.mean(ops.square(precise), axis=inner_axes, keepdims=True)
+        if mask is not None and len(features.shape) > 2:
+            shown = ops.mean(ops.cast(mask, size.dtype), axis=inner_axes[:-1])
+            size = size / ops.expand_dims(ops.maximum(shown, 1e-6), inner_axes)
         hidden = features * ops.cast(ops.rsqrt(ops.maximum(size, 1e-6)), features.dtype)
         if step is not None and self.noise_stddev > 0:
             noise = keras.random.normal(
@@ -126,7 +134,7 @@ class FeatureDiscriminator(keras.layers.Layer):
             )
             hidden = hidden + noise
         for layer in self.hidden:
-            hidden = ops.leaky_relu(layer(hidden), negative_slope=0.2)
+            hidden = ops.leaky_relu(layer(hide(hidden)), negative_slope=0.2)
         logits = self.logits(hidden)[..., 0]
         if condition is None or self.conditional is False:
             return logits
@@ -141,6 +149,9 @@ class FeatureDiscriminator(keras.layers.Layer):
             if layer.built:
                 layer.advance_power_iteration()
 
+    def compute_mask(self, inputs, previous_mask):
+        return previous_mask
+
     def compute_output_shape(self, features_shape, condition_shape=None):
         return tuple(features_shape[:-1])
 
@@ -154,3 +165,11 @@ class FeatureDiscriminator(keras.layers.Layer):
             "conditional": self.conditional,
             "seed": self.seed,
         }
+
+
+def _hider(mask):
+    """A function that sets a map to 0 where there is padding."""
+    if mask is None:
+        return lambda features: features
+    mask = ops.expand_dims(mask, -1)
+    return lambda features: ops.where(mask, features, ops.zeros_like(features))

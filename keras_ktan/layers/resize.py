@@ -40,6 +40,46 @@ def averaging_matrix(source_size, target_size):
     return ops.where(ratio >= 1.0, area, linear)
 
 
+# A position of which less than this share shows no padding is padding itself; below it lies
+# what rounding leaves of an area of 0.
+_LEAST_SHARE = 1e-3
+
+
+def resize_mask(mask, size):
+    """The mask of a map that was resized.
+
+    Args:
+        mask: Boolean tensor `(batch, lengths...)`: where the map holds no padding.
+        size: The lengths wanted.
+
+    Returns:
+        Boolean tensor `(batch, *size)`: where something of the map is seen.
+    """
+    return _shares(mask, size, keras.config.floatx())[..., 0] > _LEAST_SHARE
+
+
+def _shares(mask, size, dtype):
+    return resize_map(ops.expand_dims(ops.cast(mask, dtype), -1), size)
+
+
+def resize_masked_map(features, size, mask):
+    """Resize a map as `resize_map` does, of the positions alone that are no padding.
+
+    Args:
+        features: Tensor `(batch, lengths..., channels)`.
+        size: The lengths wanted.
+        mask: Boolean tensor `(batch, lengths...)`.
+
+    Returns:
+        Tensor `(batch, *size, channels)`; 0 where there is nothing but padding.
+    """
+    shown = ops.where(ops.expand_dims(mask, -1), features, ops.zeros_like(features))
+    shares = _shares(mask, size, features.dtype)
+    seen = shares > _LEAST_SHARE
+    resized = resize_map(shown, size) / ops.where(seen, shares, ops.ones_like(shares))
+    return ops.where(seen, resized, ops.zeros_like(resized))
+
+
 def resize_map(features, size):
     """Resize the axes between batch and channels.
 

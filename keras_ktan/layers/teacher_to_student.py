@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_ktan.layers.channel_selection import ChannelSelection, validate_channels
-from keras_ktan.layers.resize import resize_map
+from keras_ktan.layers.resize import resize_map, resize_masked_map
 
 T2S_OBJECTIVES = ("auto", "selection", "student_head", "task", "reconstruction", None)
 
@@ -168,13 +168,15 @@ class TeacherToStudent(keras.layers.Layer):
                 "Expected `connect(teacher_shape, student_shape)` first; a KTANDistiller does it."
             )
 
-    def call(self, teacher_map, size=None):
+    def call(self, teacher_map, size=None, mask=None):
         """Project a teacher's map.
 
         Args:
             teacher_map: Tensor `(batch, ..., teacher_channels)`.
             size: The student's lengths of the axes between batch and channels; `None`: the
                 teacher's.
+            mask: Optional boolean tensor `(batch, ...)` without the channels: the positions that
+                are no padding, which alone enter what is averaged.
 
         Returns:
             Tensor `(batch, *size, student_channels)`.
@@ -184,11 +186,14 @@ class TeacherToStudent(keras.layers.Layer):
         # smaller. Going up first would blow up a map of many channels.
         grows = size is not None and _positions(size) > _positions(projected.shape[1:-1])
         if size is not None and not grows:
-            projected = resize_map(projected, size)
+            projected = _resize(projected, size, mask)
         projected = self.mix(projected)
         if grows:
-            projected = resize_map(projected, size)
+            projected = _resize(projected, size, mask)
         return self.settled_activation(projected)
+
+    def compute_mask(self, inputs, previous_mask):
+        return None  # the student's lengths are others; `resize_mask` knows
 
     def get_config(self):
         activation = self.activation
@@ -228,6 +233,12 @@ def _same(activation, other):
         if isinstance(config, dict) and isinstance(config.get("config"), dict):
             config["config"] = {k: v for k, v in config["config"].items() if k != "name"}
     return one == two
+
+
+def _resize(features, size, mask):
+    if mask is None or len(features.shape) == 2:
+        return resize_map(features, size)
+    return resize_masked_map(features, size, mask)
 
 
 def _positions(size):

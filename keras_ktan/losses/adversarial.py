@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_ktan.losses.reductions import in_full_precision, mean_per_example
+from keras_ktan.utils.numbers import validate_number
 
 
 @keras.saving.register_keras_serializable(package="keras_ktan")
@@ -24,8 +25,9 @@ class AdversarialLoss:
         discriminator: Function from the logits of T2S's maps (real) and of the student's maps
             (fake) to a tensor of their shape: the discriminator's loss.
         accuracy: Function from real and fake logits to a tensor of their shape: 1 where the
-            discriminator is right. `None`: it is right where a real logit is above 0 and where a
-            fake one is not.
+            discriminator is right. `None`: it is right where a real logit is above `boundary`
+            and where a fake one is not.
+        boundary: Number; a map whose logit is above it is taken for a real one.
 
     Example:
 
@@ -44,6 +46,7 @@ class AdversarialLoss:
     generator: Callable
     discriminator: Callable
     accuracy: Callable | None = None
+    boundary: float = 0.0
 
     def __post_init__(self):
         for name in ("generator", "discriminator"):
@@ -52,48 +55,56 @@ class AdversarialLoss:
                     f"Received {name}={getattr(self, name)!r} for an AdversarialLoss. Expected a "
                     "function of logits. Write it with `keras.ops`."
                 )
+        validate_number("boundary", self.boundary, where=" for an AdversarialLoss", remedy="Try 0.")
         if self.accuracy is not None and not callable(self.accuracy):
             raise ValueError(
                 f"Received accuracy={self.accuracy!r} for an AdversarialLoss. Expected a function "
-                "of real and fake logits, or None. Leave it out for a boundary at 0."
+                "of real and fake logits, or None. Leave it out to compare logits with `boundary`."
             )
 
-    def discriminator_loss(self, real_logits, fake_logits):
+    def discriminator_loss(self, real_logits, fake_logits, mask=None):
         """What the discriminator minimises.
 
         Args:
             real_logits: Tensor `(batch, ...)`, logits of T2S's maps.
             fake_logits: Tensor `(batch, ...)`, logits of the student's maps.
+            mask: Optional boolean tensor of their shape: where there is no padding.
 
         Returns:
             Tensor `(batch,)`.
         """
-        return mean_per_example(self.discriminator(*in_full_precision(real_logits, fake_logits)))
+        values = self.discriminator(*in_full_precision(real_logits, fake_logits))
+        return mean_per_example(values, mask)
 
-    def generator_loss(self, fake_logits):
+    def generator_loss(self, fake_logits, mask=None):
         """What the student minimises.
 
         Args:
             fake_logits: Tensor `(batch, ...)`, logits of the student's maps.
+            mask: Optional boolean tensor of their shape: where there is no padding.
 
         Returns:
             Tensor `(batch,)`.
         """
-        return mean_per_example(self.generator(*in_full_precision(fake_logits)))
+        return mean_per_example(self.generator(*in_full_precision(fake_logits)), mask)
 
-    def discriminator_accuracy(self, real_logits, fake_logits):
+    def discriminator_accuracy(self, real_logits, fake_logits, mask=None):
         """Share of logits that are right: 0.5 is guessing, at 1 the student learns nothing.
 
         Args:
             real_logits: Tensor `(batch, ...)`, logits of T2S's maps.
             fake_logits: Tensor `(batch, ...)`, logits of the student's maps.
+            mask: Optional boolean tensor of their shape: where there is no padding.
 
         Returns:
             Tensor `(batch,)`.
         """
         real, fake = in_full_precision(real_logits, fake_logits)
-        accuracy = self.accuracy or _accuracy_at(0.0)
-        return mean_per_example(accuracy(real, fake))
+        if self.accuracy is not None:
+            return mean_per_example(self.accuracy(real, fake), mask)
+        right = ops.cast(real > self.boundary, real.dtype)
+        right = right + ops.cast(fake <= self.boundary, fake.dtype)
+        return mean_per_example(right, mask) / 2.0
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
@@ -108,14 +119,6 @@ class AdversarialLoss:
         )
 
 
-def _accuracy_at(boundary):
-    def accuracy(real, fake):
-        right = ops.cast(real > boundary, real.dtype)
-        return (right + ops.cast(fake <= boundary, fake.dtype)) / 2.0
-
-    return accuracy
-
-
 ADVERSARIAL_LOSSES = {
     # Goodfellow et al., 2014 (arXiv 1406.2661), with the student's side non-saturating. The two
     # sides of every discriminator loss are averaged.
@@ -127,7 +130,7 @@ ADVERSARIAL_LOSSES = {
     "least_squares": AdversarialLoss(
         generator=lambda fake: ops.square(fake - 1.0),
         discriminator=lambda real, fake: (ops.square(real - 1.0) + ops.square(fake)) / 2.0,
-        accuracy=_accuracy_at(0.5),
+        boundary=0.5,
     ),
     # Lim and Ye, 2017 (arXiv 1705.02894).
     "hinge": AdversarialLoss(

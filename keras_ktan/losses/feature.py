@@ -2,12 +2,13 @@
 
 from keras import ops
 
-from keras_ktan.losses.position_weights import weighted_mean_over_positions
 from keras_ktan.losses.reductions import (
+    expand_mask,
     in_full_precision,
     is_loss_function,
     mean_per_example,
     unreduced,
+    weighted_mean_over_positions,
 )
 
 # Keeps the direction of an all-zero position (a dead ReLU) defined without
@@ -24,28 +25,50 @@ def _inner_axes(features):
     return tuple(range(1, len(features.shape)))
 
 
-def _cosine(target, features):
+def _cosine(target, features, mask=None):
     return 1.0 - ops.sum(_unit(target, -1) * _unit(features, -1), axis=-1)
 
 
-def _mean_squared(target, features):
+def _mean_squared(target, features, mask=None):
     return ops.square(target - features)
 
 
-def _normalized_mean_squared(target, features):
+def _normalized_mean_squared(target, features, mask=None):
     def unit_mean_square(tensor):
-        square = ops.mean(ops.square(tensor), axis=_inner_axes(tensor), keepdims=True)
+        square = ops.square(tensor)
+        if mask is not None:
+            square = mean_per_example(square, expand_mask(mask, tensor))
+            square = ops.expand_dims(square, _inner_axes(tensor))
+        else:
+            square = ops.mean(square, axis=_inner_axes(tensor), keepdims=True)
         return tensor * ops.rsqrt(ops.maximum(square, _EPSILON))
 
     return ops.square(unit_mean_square(target) - unit_mean_square(features))
 
 
-def _pooled_cosine(target, features):
+def _pooled_cosine(target, features, mask=None):
     def pool(tensor):
-        axes = _inner_axes(tensor)[:-1]
-        return ops.mean(tensor, axis=axes) if axes else tensor
+        return mean_over_positions(tensor, mask)
 
     return _cosine(pool(target), pool(features))
+
+
+def mean_over_positions(tensor, mask=None):
+    """A map's mean over its positions.
+
+    Args:
+        tensor: Tensor `(batch, ..., channels)`.
+        mask: Optional boolean tensor `(batch, ...)`: the positions that count.
+
+    Returns:
+        Tensor `(batch, channels)`.
+    """
+    axes = _inner_axes(tensor)[:-1]
+    if mask is None or not axes:
+        return ops.mean(tensor, axis=axes) if axes else tensor
+    mask = expand_mask(mask, tensor)
+    total = ops.sum(ops.where(mask, tensor, ops.zeros_like(tensor)), axis=axes)
+    return total / ops.maximum(ops.sum(ops.cast(mask, tensor.dtype), axis=axes), 1)
 
 
 FEATURE_LOSSES = {
@@ -56,7 +79,7 @@ FEATURE_LOSSES = {
 }
 
 
-def feature_loss(loss, target, features, position_weights=None):
+def feature_loss(loss, target, features, position_weights=None, mask=None):
     """Distance of the student's feature map from its target.
 
     Args:
@@ -71,6 +94,8 @@ def feature_loss(loss, target, features, position_weights=None):
         position_weights: Optional tensor `(batch, ...)` without the channels: what each
             position counts beside the others. For the names that compare position by
             position.
+        mask: Optional boolean tensor `(batch, ...)` without the channels: the positions that are
+            no padding. The others enter neither the distances nor the norms.
 
     Returns:
         Tensor `(batch,)`, averaged over positions (and channels for the squares).
@@ -85,12 +110,24 @@ def feature_loss(loss, target, features, position_weights=None):
     print(feature_loss("mse", target, 3.0 * target))  # [4, 4]
     ```
     """
+    if mask is not None and len(features.shape) == 2:
+        mask = None  # a vector has no positions
+    if mask is not None:
+        # Not only left out of the means: padding may hold anything, a NaN, too.
+        target, features = (
+            ops.where(expand_mask(mask, tensor), tensor, ops.zeros_like(tensor))
+            for tensor in (target, features)
+        )
     if not isinstance(loss, str):
-        return unreduced(loss)(target, features)
+        return unreduced(loss, mask)(target, features)
     target, features = in_full_precision(target, features)
-    distances = FEATURE_LOSSES[loss](target, features)
+    distances = FEATURE_LOSSES[loss](target, features, mask)
     if position_weights is None:
-        return mean_per_example(distances)
+        if mask is None or len(distances.shape) == 1:
+            return mean_per_example(distances)
+        return mean_per_example(distances, expand_mask(mask, distances))
+    if mask is not None:
+        position_weights = ops.where(mask, position_weights, 0.0)
     if len(distances.shape) == len(features.shape):
         distances = ops.mean(distances, axis=-1)
     return weighted_mean_over_positions(distances, position_weights)

@@ -3,7 +3,6 @@
 import inspect
 
 import keras
-from keras import ops
 
 
 def validate_position_weights(function, teacher_outputs, student_shape):
@@ -45,29 +44,6 @@ def validate_position_weights(function, teacher_outputs, student_shape):
             f"shape {expected}: one weight for each position of the student's map. Reshape or "
             "pool what it returns."
         )
-
-
-def weighted_mean_over_positions(values, weights):
-    """Mean of a map of distances in which some positions count more than others.
-
-    Args:
-        values: Tensor `(batch, ...positions)`.
-        weights: Tensor of the same shape, 0 or more; their sum does not matter.
-
-    Returns:
-        Tensor `(batch,)`; 0 for an example whose weights are all 0, NaN for one with a weight
-        below 0, at which `fit` stops.
-    """
-    axes = tuple(range(1, len(values.shape)))
-    weights = ops.stop_gradient(ops.cast(weights, values.dtype))
-    # Of open sizes nothing was known before; an axis of 1 would count too little in the sum.
-    weights = ops.broadcast_to(weights, ops.shape(values))
-    total = ops.sum(weights, axis=axes)
-    # Divided first: a sum of very small weights would lose its precision.
-    share = weights / ops.expand_dims(ops.where(total > 0, total, 1.0), axes)
-    mean = ops.sum(values * share, axis=axes)
-    # A weight below 0 would push the student away from its target without any bound.
-    return ops.where(ops.any(weights < 0, axis=axes), float("nan"), mean)
 
 
 def function_to_config(function):

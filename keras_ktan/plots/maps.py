@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_ktan.introspection.feature_tap import FeatureTap
+from keras_ktan.losses.adversarial import get_adversarial_loss
 from keras_ktan.losses.feature import feature_loss
 from keras_ktan.plots.figure import figure_class
 
@@ -27,7 +28,7 @@ def feature_map_panels(distiller, images, student_without=None, pair=0):
         Dict from a panel's title to an array `(count, map_height, map_width)` of float32:
         energies of the teacher's map, as T2S projects it, and of the students' maps, and,
         where there is a discriminator, its logits of the map of the KTAN student, without
-        noise: the higher, the more the map looks like the teacher's.
+        noise, minus the boundary of the adversarial loss: above 0 it takes the map for real.
 
     Raises:
         ValueError: If the distiller compares no maps, or none of rank 4.
@@ -78,16 +79,12 @@ def _panels(distiller, images, student_without, pair):
             "rank 4, `(batch, height, width, channels)`. Name another pair."
         )
     images = np.asarray(images)
-    teacher_outputs, teacher_maps = objectives.teacher_forward(images)
+    teacher = objectives.teacher_forward(images)
     paths = [one.pair.student_layer_name for one in objectives.pairs]
-    _, student_maps = FeatureTap(distiller.student, paths, "student")(images)
-    targets = [
-        one.teacher_to_student(teacher_map, size=tuple(student_map.shape[1:-1]))
-        for one, teacher_map, student_map in zip(
-            objectives.pairs, teacher_maps, student_maps, strict=True
-        )
-    ]
-    target = targets[pair]
+    student = FeatureTap(distiller.student, paths, "student").forward(images)
+    teacher_maps, student_maps = teacher.maps, student.maps
+    targets = objectives.targets(teacher, student)
+    target = targets[pair].map
     panels = [
         ("teacher", (_energy(teacher_maps[pair]), None)),
         ("teacher, projected by T2S", (_energy(target), None)),
@@ -101,9 +98,11 @@ def _panels(distiller, images, student_without, pair):
         panels.append((name, (_energy(features), agreement)))
     if objectives.uses_discriminator:
         logits = objectives.discriminator_forward(
-            teacher_outputs, targets, student_maps, step=None
+            teacher.outputs, targets, student_maps, step=None
         )[pair][1]
-        panels.append(("discriminator", (_numpy(logits), None)))
+        name = distiller.get_compile_config()["adversarial_loss"]
+        boundary = get_adversarial_loss(keras.saving.deserialize_keras_object(name)).boundary
+        panels.append(("discriminator", (_numpy(logits) - boundary, None)))
     return panels
 
 

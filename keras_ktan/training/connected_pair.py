@@ -1,7 +1,7 @@
 """A `FeaturePair` whose layers are built for two given models."""
 
-from keras_ktan.introspection.channel_importance import channel_importance, most_important
-from keras_ktan.introspection.feature_maps import activation_behind
+from keras_ktan.introspection.activations import activation_behind
+from keras_ktan.introspection.channel_importance import channels_to_select
 from keras_ktan.introspection.feature_tap import find_layer, select_output, split_path
 from keras_ktan.layers.discriminator import FeatureDiscriminator
 from keras_ktan.layers.teacher_to_student import TeacherToStudent
@@ -41,8 +41,8 @@ class ConnectedPair:
             teacher_activation=activation_behind(
                 teacher_trace, *split_path(pair.teacher_layer_name)
             ),
-            channels=_channels_to_select(
-                teacher_trace, pair.teacher_layer_name, self.student_shape[-1]
+            channels=channels_to_select(
+                pair, teacher_trace, student_trace.model, self.student_shape[-1]
             ),
         )
         self.objective = attach_objective(
@@ -114,15 +114,6 @@ class ConnectedPair:
             f"discriminator {'conditional' if self.conditional else 'unconditional'}"
             + ("" if self.pair.position_weights is None else ", positions weighted")
         )
-
-
-def _channels_to_select(teacher_trace, teacher_path, count):
-    """The teacher's channels that a selection keeps, `None` where that is not known."""
-    layer_path, key = split_path(teacher_path)
-    importance = channel_importance(teacher_trace, layer_path) if key is None else None
-    if importance is None or count is None or count > len(importance):
-        return None
-    return most_important(importance, count)
 
 
 def _map_shape(trace, path, role):

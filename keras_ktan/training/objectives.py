@@ -9,11 +9,12 @@ import functools
 import keras
 from keras import ops
 
-from keras_ktan.introspection.feature_tap import FeatureTap
+from keras_ktan.introspection.feature_tap import FeatureTap, Forward
 from keras_ktan.losses.adversarial import get_adversarial_loss
 from keras_ktan.losses.feature import feature_loss, takes_position_weights
+from keras_ktan.training.padding import make_target
 from keras_ktan.training.t2s_objectives import T2SContext
-from keras_ktan.utils.cached_batch import require_maps
+from keras_ktan.utils.cached_batch import mask_key, require_maps
 from keras_ktan.utils.numbers import is_active, is_schedule
 
 
@@ -114,18 +115,21 @@ class Objectives:
             maps: Of such a batch: dict from paths of the teacher's layers to tensors.
 
         Returns:
-            A tuple `(outputs, maps)`, or `(None, [])` when no term needs the teacher.
+            A `Forward`, of `None` and empty lists when no term needs the teacher.
 
         Raises:
             ValueError: If a batch from a cache lacks a map that a pair needs.
         """
         if not self.uses_teacher:
-            return None, []
+            return Forward(None, [], [], [])
         if outputs is not None:
             return self._cached_teacher(outputs, maps)
-        outputs, maps = self._teacher_tap(inputs, training=False)
+        forward = self._teacher_tap.forward(inputs, training=False)
         stop = ops.stop_gradient
-        return keras.tree.map_structure(stop, outputs), [stop(feature) for feature in maps]
+        return forward._replace(
+            outputs=keras.tree.map_structure(stop, forward.outputs),
+            maps=[stop(feature) for feature in forward.maps],
+        )
 
     def observe_teacher(self, outputs):
         """Once per training step, before the losses: what is kept of the teacher's outputs.
@@ -143,7 +147,10 @@ class Objectives:
         if self.uses_teacher_outputs:
             flat = [_as_computed(outputs[str(place)]) for place in range(len(outputs))]
             structured = keras.tree.pack_sequence_as(self._teacher_structure, flat)
-        return structured, [_as_computed(maps[path]) for path in self.teacher_paths]
+        kept = [_as_computed(maps[path]) for path in self.teacher_paths]
+        masks = [maps.get(mask_key(path)) for path in self.teacher_paths]
+        masks = [None if mask is None else ops.cast(mask, "bool") for mask in masks]
+        return Forward(structured, kept, masks, [None] * len(outputs))
 
     def student_forward(self, inputs):
         """The one student forward pass of a step.
@@ -152,50 +159,75 @@ class Objectives:
             inputs: The batch of inputs.
 
         Returns:
-            A tuple `(outputs, maps)`.
+            A `Forward`.
         """
-        return self._student_tap(inputs, training=True)
+        return self._student_tap.forward(inputs, training=True)
 
-    def project_features(self, inputs, teacher, student_maps, student_loss):
+    def project_features(self, inputs, teacher, student, student_loss):
         """T2S's maps, and what T2S minimises.
 
         Args:
             inputs: The batch of inputs.
             teacher: What `teacher_forward` returned.
-            student_maps: The student's maps.
+            student: What `student_forward` returned.
             student_loss: Function from outputs to the scalar loss against the targets.
 
         Returns:
-            A tuple `(targets, loss)`: the map R of each pair, and the sum of the objectives.
+            A tuple `(targets, loss)`: the `Target` of each pair, and the sum of the objectives.
         """
-        teacher_outputs, teacher_maps = teacher
-        targets, total = [], 0.0
-        for pair, teacher_map, student_map in zip(
-            self.pairs, teacher_maps, student_maps, strict=True
+        teacher_outputs = teacher.outputs
+        targets, total = self.targets(teacher, student), 0.0
+        for pair, teacher_map, student_map, target in zip(
+            self.pairs, teacher.maps, student.maps, targets, strict=True
         ):
-            target = pair.teacher_to_student(teacher_map, size=ops.shape(student_map)[1:-1])
-            targets.append(target)
             if pair.teacher_to_student.selects:
                 continue  # nothing to learn
             context = T2SContext(
                 inputs=inputs,
                 teacher_map=teacher_map,
                 student_map=student_map,
+                teacher_mask=target.teacher_mask,
+                mask=target.mask,
                 student_loss=student_loss if self.uses_student_loss else _zero,
                 class_student_loss=self._head_student_loss(student_loss),
                 logits_loss=functools.partial(self._mean_logits_loss, teacher_outputs),
                 class_logits_loss=functools.partial(self._head_logits_loss, teacher_outputs),
-                feature_loss=functools.partial(self._mean_feature_loss, pair, teacher_outputs),
+                feature_loss=functools.partial(
+                    self._mean_feature_loss, pair, teacher_outputs, target.mask
+                ),
             )
-            total = total + ops.cast(pair.objective.loss(target, context), keras.config.floatx())
+            loss = pair.objective.loss(target.map, context)
+            total = total + ops.cast(loss, keras.config.floatx())
         return targets, total
+
+    def targets(self, teacher, student):
+        """T2S's maps, with what is padding in them.
+
+        Args:
+            teacher: What `teacher_forward` returned.
+            student: What `student_forward` returned.
+
+        Returns:
+            The list of a `Target` for each pair.
+        """
+        return [
+            make_target(pair, *maps_and_masks)
+            for pair, *maps_and_masks in zip(
+                self.pairs,
+                teacher.maps,
+                teacher.map_masks,
+                student.maps,
+                student.map_masks,
+                strict=True,
+            )
+        ]
 
     def discriminator_forward(self, teacher_outputs, targets, student_maps, step):
         """The discriminators' logits: one forward pass over real and fake maps together.
 
         Args:
             teacher_outputs: The teacher's outputs.
-            targets: The map R of each pair; its gradient is stopped here.
+            targets: The `Target` of each pair; its gradient is stopped here.
             student_maps: The student's maps, with gradient.
             step: Scalar int tensor that the noise follows from; `None`: no noise.
 
@@ -204,38 +236,42 @@ class Objectives:
         """
         logits = []
         for pair, target, student_map in zip(self.pairs, targets, student_maps, strict=True):
-            real = ops.cast(ops.stop_gradient(target), student_map.dtype)
+            real = ops.cast(ops.stop_gradient(target.map), student_map.dtype)
+            mask = target.mask
+            mask = None if mask is None else ops.concatenate([mask, mask])
             condition = None
             if pair.conditional:
                 condition = self.condition.teacher_probabilities(teacher_outputs)
                 condition = ops.concatenate([condition, condition])
-            both = pair.discriminator(ops.concatenate([real, student_map]), condition, step=step)
+            both = pair.discriminator(
+                ops.concatenate([real, student_map]), condition, step=step, mask=mask
+            )
             count = ops.shape(student_map)[0]
             logits.append((both[:count], both[count:]))
         return logits
 
-    def discriminator_loss(self, logits):
+    def discriminator_loss(self, logits, targets):
         """What the discriminators minimise, a scalar."""
         return self._sum_over_pairs(
-            self._adversarial_loss.discriminator_loss(real, fake) for real, fake in logits
+            self._adversarial_loss.discriminator_loss(real, fake, _score_mask(target))
+            for (real, fake), target in zip(logits, targets, strict=True)
         )
 
-    def discriminator_accuracy(self, logits):
+    def discriminator_accuracy(self, logits, targets):
         """Share of logits that are right, averaged over the pairs."""
         accuracies = [
-            ops.mean(self._adversarial_loss.discriminator_accuracy(real, fake))
-            for real, fake in logits
+            ops.mean(self._adversarial_loss.discriminator_accuracy(real, fake, _score_mask(target)))
+            for (real, fake), target in zip(logits, targets, strict=True)
         ]
         return sum(accuracies) / len(accuracies)
 
-    def distillation_terms(self, teacher_outputs, student_outputs, targets, student_maps, logits):
+    def distillation_terms(self, teacher, student, targets, logits):
         """The student's terms besides the loss against the targets, unweighted.
 
         Args:
-            teacher_outputs: The teacher's outputs.
-            student_outputs: The student's outputs.
-            targets: The map R of each pair; its gradient is stopped here.
-            student_maps: The student's maps.
+            teacher: What `teacher_forward` returned.
+            student: What `student_forward` returned.
+            targets: The `Target` of each pair; its gradient is stopped here.
             logits: What `discriminator_forward` returned.
 
         Returns:
@@ -243,17 +279,18 @@ class Objectives:
         """
         terms = {}
         if self.is_active("logits"):
-            terms["logits"] = self._mean_logits_loss(teacher_outputs, student_outputs)
+            terms["logits"] = self._mean_logits_loss(teacher.outputs, student.outputs)
         if self.is_active("feature"):
             terms["feature"] = self._sum_over_pairs(
                 self._mean_feature_loss(
-                    pair, teacher_outputs, ops.stop_gradient(target), student_map
+                    pair, teacher.outputs, target.mask, ops.stop_gradient(target.map), student_map
                 )
-                for pair, target, student_map in zip(self.pairs, targets, student_maps, strict=True)
+                for pair, target, student_map in zip(self.pairs, targets, student.maps, strict=True)
             )
         if self.is_active("adversarial"):
             terms["adversarial"] = self._sum_over_pairs(
-                self._adversarial_loss.generator_loss(fake) for _, fake in logits
+                self._adversarial_loss.generator_loss(fake, _score_mask(target))
+                for (_, fake), target in zip(logits, targets, strict=True)
             )
         return terms
 
@@ -291,10 +328,10 @@ class Objectives:
             pair.weight * ops.mean(value) for pair, value in zip(self.pairs, values, strict=True)
         )
 
-    def _mean_feature_loss(self, pair, teacher_outputs, target, student_map):
+    def _mean_feature_loss(self, pair, teacher_outputs, mask, target, student_map):
         weigh = pair.pair.position_weights
         weights = None if weigh is None else ops.stop_gradient(weigh(teacher_outputs))
-        return ops.mean(feature_loss(self._feature_loss, target, student_map, weights))
+        return ops.mean(feature_loss(self._feature_loss, target, student_map, weights, mask))
 
     def _mean_logits_loss(self, teacher_outputs, outputs):
         return sum(
@@ -316,6 +353,11 @@ class Objectives:
         if head is None or not head.is_single or not self.uses_student_loss:
             return None
         return lambda values: student_loss(head.as_student_output(values))
+
+
+def _score_mask(target):
+    """Where the discriminator's logits are no padding's: it has one for each position."""
+    return target.mask
 
 
 def _zero(outputs):

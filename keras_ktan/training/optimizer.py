@@ -1,5 +1,6 @@
 """One optimizer object that holds each network's own."""
 
+import contextlib
 import types
 
 import keras
@@ -43,6 +44,31 @@ def make_optimizer(objectives, optimizer, t2s_optimizer, discriminator_optimizer
     return DistillationOptimizer(prepare(optimizer), t2s, discriminator)
 
 
+def _setting(name):
+    """A setting that every optimizer of Keras has; here it is the student's."""
+
+    def inner(self):
+        student = vars(self).get("student")
+        if isinstance(student, keras.optimizers.LossScaleOptimizer):
+            student = student.inner_optimizer
+        return None if "_is_building" in vars(self) else student
+
+    def read(self):
+        optimizer = inner(self)
+        if optimizer is None:
+            return vars(self).get("_defaults", {}).get(name)
+        return getattr(optimizer, name)
+
+    def write(self, value):
+        optimizer = inner(self)
+        if optimizer is None:  # Keras's constructor, before the student's optimizer is here
+            vars(self).setdefault("_defaults", {})[name] = value
+        else:
+            setattr(optimizer, name, value)
+
+    return property(read, write)
+
+
 @keras.saving.register_keras_serializable(package="keras_ktan")
 class DistillationOptimizer(keras.optimizers.Optimizer):
     """The student's, T2S's and the discriminator's optimizers as one.
@@ -53,8 +79,8 @@ class DistillationOptimizer(keras.optimizers.Optimizer):
     `keras.optimizers.MultiOptimizer` chooses by a variable's path, takes no optimizer that scales
     its loss, and scales one loss for all; here each network has a loss of its own.
 
-    To callbacks this object is the student's optimizer: `learning_rate`, `iterations` and what
-    else an optimizer has are the student's.
+    To callbacks this object is the student's optimizer: `learning_rate`, `iterations`, `clipnorm`
+    and what else an optimizer has are the student's, to be read and to be set.
 
     Args:
         student: The student's `keras.optimizers.Optimizer`.
@@ -66,8 +92,18 @@ class DistillationOptimizer(keras.optimizers.Optimizer):
         ValueError: If one optimizer is given to two networks.
     """
 
+    weight_decay = _setting("weight_decay")
+    clipnorm = _setting("clipnorm")
+    clipvalue = _setting("clipvalue")
+    global_clipnorm = _setting("global_clipnorm")
+    use_ema = _setting("use_ema")
+    ema_momentum = _setting("ema_momentum")
+    ema_overwrite_frequency = _setting("ema_overwrite_frequency")
+    gradient_accumulation_steps = _setting("gradient_accumulation_steps")
+
     def __init__(self, student, t2s=None, discriminator=None, name="distillation_optimizer"):
         super().__init__(learning_rate=0.0, name=name)
+        # From here on the settings are the student's; see `__getattr__`.
         self.student = student
         self.t2s = t2s
         self.discriminator = discriminator
@@ -79,6 +115,29 @@ class DistillationOptimizer(keras.optimizers.Optimizer):
                 "because each keeps the state of its own weights. Make a second one, for example "
                 "with `type(optimizer).from_config(optimizer.get_config())`."
             )
+
+    def __getattr__(self, name):
+        # Only for what this object has not: what an optimizer of the student's kind has besides.
+        if name.startswith("__") or "student" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.student, name)
+
+    def __setattr__(self, name, value):
+        student = vars(self).get("student")
+        own = name in vars(self) or hasattr(type(self), name)
+        if student is not None and not own and hasattr(student, name):
+            setattr(student, name, value)
+            return
+        super().__setattr__(name, value)
+
+    @contextlib.contextmanager
+    def _as_itself(self):
+        """While Keras builds this object: it keeps no averages and accumulates nothing itself."""
+        vars(self)["_is_building"] = True
+        try:
+            yield
+        finally:
+            del vars(self)["_is_building"]
 
     def _present(self):
         optimizers = (getattr(self, network) for network in NETWORKS)
@@ -105,7 +164,12 @@ class DistillationOptimizer(keras.optimizers.Optimizer):
             everything.extend(group)
             kept.append(tuple(group))
         self._groups.variables = kept
-        super().build(everything)
+        with self._as_itself():
+            super().build(everything)
+
+    def split_variables(self):
+        """The variables of each network, three lists, as `build` got them."""
+        return [list(group) for group in self._groups.variables]
 
     def split(self, values):
         """Cut a list over all networks' variables into one list a network.

@@ -109,7 +109,7 @@ class OutputPairing:
     def __init__(self, teacher_trace, student_trace, output_pairs, default_pair):
         self.named = output_pairs is not None
         self._traces = {"teacher": teacher_trace, "student": student_trace}
-        self._student_names = list(getattr(student_trace.model, "output_names", ()))
+        self._output_names = list(getattr(student_trace.model, "output_names", ()))
         pairs = output_pairs
         if not self.named:
             pairs = [default_pair(*keys) for keys in _default_keys(*self._traces.values())]
@@ -131,6 +131,11 @@ class OutputPairing:
     def head_units(self):
         """Size of the first output of rank 2, for a linear head; `None` where there is none."""
         return next((c.size for c in self.candidates if c.rank == 2 and not c.problem), None)
+
+    @property
+    def student_names(self):
+        """What `compile` may call the student's outputs."""
+        return [*output_keys(self._traces["student"].outputs), *self._output_names]
 
     def _without_partner(self, candidates):
         lines = []
@@ -189,7 +194,7 @@ class OutputPairing:
                     loss,
                     self._traces["student"].outputs,
                     candidate.student_key,
-                    self._student_names,
+                    self._output_names,
                 )
             )
             forms = {

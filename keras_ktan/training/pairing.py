@@ -1,6 +1,6 @@
 """What two models have to do with each other: their paired outputs and their paired maps."""
 
-from keras_ktan.introspection.feature_maps import last_feature_map
+from keras_ktan.introspection.feature_maps import default_feature_map
 from keras_ktan.introspection.model_trace import ModelTrace
 from keras_ktan.training import validation
 from keras_ktan.training.connected_pair import ConnectedPair
@@ -40,20 +40,21 @@ class Pairing:
         self.outputs = OutputPairing(*traces, output_pairs, default_output_pair)
         self.teacher_structure = traces[0].outputs
         self.student_loss_names = _loss_names(student, traces[1].outputs)
+        # Outputs for each position (a detector's) say nothing of a whole image.
+        units = self.outputs.head_units
         # Only a term that needs maps makes a failed search an error; `compile` knows.
         self.search_error = None
         if feature_pairs is None:
             try:
                 names = [
-                    last_feature_map(traces[0], "teacher"),
-                    last_feature_map(traces[1], "student"),
+                    default_feature_map(traces[0], "teacher"),
+                    default_feature_map(traces[1], "student"),
                 ]
-                feature_pairs = [default_feature_pair(*names)]
+                self.pairs = [ConnectedPair(default_feature_pair(*names), *traces, units)]
             except ValueError as error:
-                feature_pairs, self.search_error = [], str(error)
-        # Scores per position (a detector's) say nothing of a whole image.
-        units = self.outputs.head_units
-        self.pairs = [ConnectedPair(pair, *traces, units) for pair in feature_pairs]
+                self.pairs, self.search_error = [], str(error)
+        else:
+            self.pairs = [ConnectedPair(pair, *traces, units) for pair in feature_pairs]
 
     @property
     def teacher_to_student_layers(self):

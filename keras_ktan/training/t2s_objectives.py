@@ -13,7 +13,12 @@ import keras
 from keras import ops
 
 from keras_ktan.introspection.feature_tap import FeatureTap, find_layer, split_path
+from keras_ktan.introspection.masks import with_mask
+from keras_ktan.introspection.reach import leads_to_outputs
+from keras_ktan.layers.resize import resize_mask
 from keras_ktan.layers.teacher_to_student import TeacherToStudent
+from keras_ktan.losses.feature import mean_over_positions
+from keras_ktan.training.padding import common_mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +29,8 @@ class T2SContext:
         inputs: The batch of inputs.
         teacher_map: The teacher's feature map.
         student_map: The student's feature map.
+        teacher_mask: Boolean tensor, where the teacher's map is no padding, or `None`.
+        mask: Likewise of R and the student's map.
         student_loss: Function from outputs of the student's structure to the scalar
             loss against the targets of the batch.
         class_student_loss: The same for class logits alone, or `None` where the targets
@@ -37,6 +44,8 @@ class T2SContext:
     inputs: Any = None
     teacher_map: Any = None
     student_map: Any = None
+    teacher_mask: Any = None
+    mask: Any = None
     student_loss: Callable | None = None
     class_student_loss: Callable | None = None
     logits_loss: Callable | None = None
@@ -76,6 +85,7 @@ class StudentHeadObjective:
         Returns:
             Scalar tensor.
         """
+        target = with_mask(target, context.mask)
         if self._head is not None:
             outputs = self._head(target, training=False)
         else:
@@ -120,13 +130,15 @@ class TaskObjective(keras.layers.Layer):
     def build(self, input_shape):
         self.head.build((None, input_shape[-1]))
 
-    def call(self, target):
-        axes = tuple(range(1, len(target.shape) - 1))
-        return self.head(ops.mean(target, axis=axes) if axes else target)
+    def call(self, target, mask=None):
+        return self.head(mean_over_positions(target, mask))
+
+    def compute_mask(self, inputs, previous_mask):
+        return None  # the positions were averaged
 
     def loss(self, target, context):
         """How badly the linear head does on R."""
-        logits = self(target)
+        logits = self(target, mask=context.mask)
         loss = context.class_logits_loss(logits)
         if context.class_student_loss is not None:
             loss = loss + context.class_student_loss(logits)
@@ -156,14 +168,28 @@ class ReconstructionObjective(keras.layers.Layer):
     def build(self, input_shape):
         pass  # the decoder is built by whoever knows the teacher's shape
 
-    def call(self, target, size):
-        return self.decoder(target, size=size)
+    def call(self, target, size, mask=None):
+        return self.decoder(target, size=size, mask=mask)
+
+    def compute_mask(self, inputs, previous_mask):
+        return None  # of another length than R's
 
     def loss(self, target, context):
         """Share of the teacher's map, in squared size, that R does not give back."""
         teacher_map = ops.cast(context.teacher_map, keras.config.floatx())
         size = ops.shape(teacher_map)[1:-1]
-        rebuilt = ops.cast(self(target, size=size), keras.config.floatx())
+        rebuilt = self(target, size=size, mask=context.mask)
+        rebuilt = ops.cast(rebuilt, keras.config.floatx())
+        mask = context.teacher_mask
+        if context.mask is not None:
+            # What the student's padding hides of R cannot be rebuilt.
+            mask = common_mask(mask, resize_mask(context.mask, size))
+        if mask is not None:
+            mask = ops.expand_dims(mask, -1)
+            rebuilt, teacher_map = (
+                ops.where(mask, tensor, ops.zeros_like(tensor)) for tensor in (rebuilt, teacher_map)
+            )
+        # Padding is 0 in both means; the ratio does not see their common divisor.
         error = ops.mean(ops.square(rebuilt - teacher_map))
         return error / ops.maximum(ops.mean(ops.square(teacher_map)), 1e-6)
 
@@ -224,7 +250,14 @@ def attach_objective(t2s, student, student_path, teacher_channels, classes):
         return SelectionObjective(len(t2s.channels), teacher_channels)
     name = t2s.objective
     if name in ("auto", "selection"):
-        name = "reconstruction" if classes is None else "student_head"
+        name = _best_objective(student, student_path, classes)
+    elif name == "student_head" and not leads_to_outputs(student, student_path):
+        raise ValueError(
+            f"Received objective='student_head' for the student's map at '{student_path}', which "
+            f"does not lead to the outputs of '{student.name}'. Expected a map that the outputs "
+            "are made of, because the layers behind it must do the task from T2S's map. Use "
+            "objective='auto', or name another layer."
+        )
     if name == "task" and classes is None:
         raise ValueError(
             "Received objective='task' for a TeacherToStudent of models without class logits. "
@@ -238,6 +271,12 @@ def attach_objective(t2s, student, student_path, teacher_channels, classes):
         None: FeatureLossObjective,
     }
     return makers[name]()
+
+
+def _best_objective(student, student_path, classes):
+    if classes is None:
+        return "reconstruction"
+    return "student_head" if leads_to_outputs(student, student_path) else "task"
 
 
 def _task_objective(t2s, classes):

@@ -106,20 +106,17 @@ def validate_argument_names(unknown, known):
         )
 
 
-def validate_loss_weights(loss_weights, student):
+def validate_loss_weights(loss_weights, outputs):
     """`loss_weights` is Keras's: of the student's outputs, and not of the distillation's terms."""
     if not isinstance(loss_weights, dict):
         return
-    outputs = set(getattr(student, "output_names", None) or ())
-    named = getattr(student, "output", None) if outputs else None
-    outputs |= set(named) if isinstance(named, dict) else set()
     terms = {"student", "logits", "feature", "adversarial"}
     terms |= {f"{term}_loss" for term in terms}
-    for name in sorted((terms - outputs) & set(loss_weights)):
+    for name in sorted((terms - set(outputs)) & set(loss_weights)):
         argument = f"{name.removesuffix('_loss')}_loss_weight"
         raise ValueError(
             f"Received loss_weights={loss_weights!r}. Expected the names of the student's outputs, "
-            f"as in `keras.Model.compile`. The weight of a term of the distillation is an argument "
+            "as in `keras.Model.compile`. The weight of a term of the distillation is an argument "
             f"of its own: write `{argument}={loss_weights[name]!r}`."
         )
 
@@ -171,6 +168,21 @@ def validate_trainable(student):
             f"The student '{student.name}' has no trainable weights. Expected at least one. Set "
             "`student.trainable = True` (or that of some of its layers) before `compile`."
         )
+
+
+def validate_optimized_variables(variables, optimizer):
+    """The student's trainable weights are those that `compile` made the optimizer for."""
+    known = {id(variable) for variable in optimizer.split_variables()[0]}
+    now = {id(variable) for variable in variables}
+    if known == now:
+        return
+    names = [variable.path for variable in variables if id(variable) not in known]
+    frozen = len(known - now)
+    raise ValueError(
+        f"The student's trainable weights have changed since `compile`: {len(names)} were unfrozen "
+        f"{names[:3]} and {frozen} frozen. Expected the same, because the optimizer was made for "
+        "those. Call `compile` again."
+    )
 
 
 def validate_terms(objectives, search_error):

@@ -4,6 +4,7 @@ Import it from `keras_ktan.tuner`; it needs the extra `tuner`, which the package
 """
 
 import importlib.util
+import weakref
 
 import keras
 
@@ -148,6 +149,8 @@ class KTANHyperModel(keras_tuner.HyperModel):
         self._feature_pairs = pairs_without_layers(feature_pairs)
         self._distiller_arguments = distiller_arguments
         self._check_t2s_objectives()
+        # What each distiller was compiled to; a search lets go of those that it has done with.
+        self._compiled = weakref.WeakKeyDictionary()
         # Its weights do not change during the search.
         self._teacher_digest = teacher_digest(teacher)
 
@@ -221,6 +224,7 @@ class KTANHyperModel(keras_tuner.HyperModel):
                 )
             distiller = self._make_distiller(student, drawn)
             distiller.compile(**given, **searched)
+        self._compiled[distiller] = distiller.objectives
         return distiller
 
     def fit(self, hp, model, *args, callbacks=(), **kwargs):
@@ -238,6 +242,14 @@ class KTANHyperModel(keras_tuner.HyperModel):
         """
         objective = objective_of(callbacks)
         validate_objective(objective)
+        if self._compiled.get(model, model.objectives) is not model.objectives:
+            # KerasTuner compiles once more when the tuner has an optimizer, a loss or metrics, and
+            # leaves all other arguments at their defaults.
+            raise keras_tuner.errors.FatalValueError(
+                "Received a second call of `compile` for the distiller of a trial. Expected one, "
+                "because a second one loses the searched weights. Give optimizer, loss and metrics "
+                "to KTANHyperModel as `compile_arguments`, and not to the tuner."
+            )
         with fatal("fit"):
             # First of all, so that nothing is kept of an epoch that diverged.
             callbacks = [DivergedTrial(objective), *callbacks]

@@ -47,6 +47,11 @@ def unpack(x):
     return inputs, found["output"], found["map"]
 
 
+def mask_key(path):
+    """Under what name a batch holds the Keras mask of the map at a path."""
+    return f"{path}#mask"
+
+
 def plain_inputs(x):
     """The inputs of a batch, be it plain or not."""
     return unpack(x)[0]

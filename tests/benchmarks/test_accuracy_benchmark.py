@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from models import assert_changed, loss_from_logits, snapshot
 
+pytestmark = pytest.mark.graph
+
 BENCHMARKS = pathlib.Path(__file__).parent.parent.parent / "benchmarks"
 
 TINY = """
@@ -645,7 +647,7 @@ def test_the_experiment_with_blood_cells_is_the_one_of_the_example():
         method = methods[name]
         pairs, weights = example.make_objectives(theirs, steps=1)
         assert method.layers == {pair.teacher_layer_name: "student_head" for pair in pairs}
-        assert {pair.teacher_to_student.anchor for pair in pairs} == {"student_head"}
+        assert {pair.teacher_to_student.objective for pair in pairs} == {"student_head"}
         assert method.logits == weights["logits_loss_weight"]
         for term in ("feature", "adversarial"):
             expected = weights[f"{term}_loss_weight"]

@@ -9,6 +9,8 @@ import pytest
 
 from keras_ktan import KTANDistiller
 
+pytestmark = pytest.mark.graph
+
 BENCHMARKS = pathlib.Path(__file__).parent.parent.parent / "benchmarks"
 
 

@@ -168,6 +168,7 @@ def small_cache(directory, **arguments):
 @pytest.mark.parametrize(
     "compiled", [{"jit_compile": True}, {"jit_compile": False, "steps_per_execution": 2}]
 )
+@pytest.mark.graph
 def test_compiled_steps_give_what_steps_one_by_one_give(compiled, tmp_path):
     histories, weights = [], []
     for arguments in ({"run_eagerly": True}, compiled):
@@ -583,7 +584,7 @@ def test_evaluate_and_predict_take_a_cache_for_the_student_alone(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"precision": "int8"}, ("precision='int8'", "float32", "halve")),
+        ({"precision": "int8"}, ("precision='int8'", "float32", "Write")),
         ({"views": {}}, ("views={}", "names to functions", "Write")),
         ({"layer_names": "hidden"}, ("layer_names='hidden'", "a list", "['hidden']")),
         ({"layer_names": ["hiden"]}, ("No layer 'hiden'", "hidden", "Correct")),

@@ -143,6 +143,7 @@ def test_the_term_and_the_step_are_named_and_the_last_good_state_is_back(
 
 @pytest.mark.promise(12)
 @pytest.mark.parametrize("compiled", [{"jit_compile": True}, {"steps_per_execution": 2}])
+@pytest.mark.graph
 def test_also_in_a_compiled_step_and_with_several_steps_in_one_call(compiled):
     distiller = make_distiller(**compiled)
     states = []

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+pytestmark = pytest.mark.graph
+
 
 @pytest.fixture
 def tiny_command(monkeypatch, tmp_path):

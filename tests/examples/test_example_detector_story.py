@@ -6,6 +6,8 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.graph
+
 
 @pytest.fixture
 def story():

@@ -8,6 +8,8 @@ import pytest
 
 from keras_ktan_tasks.comparison import method_title
 
+pytestmark = pytest.mark.graph
+
 
 @pytest.fixture
 def digits():

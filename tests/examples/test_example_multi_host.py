@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from processes import free_address, run_together
 
+pytestmark = pytest.mark.graph
+
 EXAMPLES = pathlib.Path(__file__).parent.parent.parent / "examples"
 SCRIPT = EXAMPLES / "distill_multi_host.py"
 

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.graph
+
 
 @pytest.fixture
 def example():

@@ -47,7 +47,7 @@ def test_the_panels_hold_the_maps(adversarial_loss, boundary):
     assert list(agreement) == ["student without KTAN", "student with KTAN"]
     assert list(panels) == [
         "teacher",
-        "teacher, rendered by T2S",
+        "teacher, projected by T2S",
         "student without KTAN",
         "student with KTAN",
         "discriminator",
@@ -55,12 +55,10 @@ def test_the_panels_hold_the_maps(adversarial_loss, boundary):
     teacher_map = layer_output(distiller.teacher, "features", images)
     assert teacher_map.shape == (4, 8, 8, 6)
     np.testing.assert_allclose(panels["teacher"], energy(teacher_map), rtol=1e-5)
-    # T2S: means of 2×2 positions, a matrix over the channels, the student's ReLU.
+    # T2S: means of 2×2 positions of the channels that it selects.
     (t2s,) = distiller.teacher_to_student_layers
-    kernel, bias = (keras.ops.convert_to_numpy(v) for v in t2s.mix.variables)
-    halved = teacher_map.reshape(4, 4, 2, 4, 2, 6).mean(axis=(2, 4))
-    rendered = np.maximum(halved @ kernel + bias, 0)
-    np.testing.assert_allclose(panels["teacher, rendered by T2S"], energy(rendered), rtol=1e-4)
+    rendered = teacher_map.reshape(4, 4, 2, 4, 2, 6).mean(axis=(2, 4))[..., t2s.channels]
+    np.testing.assert_allclose(panels["teacher, projected by T2S"], energy(rendered), rtol=1e-4)
     for name, model in {"without": without, "with": distiller.student}.items():
         features = layer_output(model, "features", images)
         np.testing.assert_allclose(panels[f"student {name} KTAN"], energy(features), rtol=1e-5)
@@ -111,7 +109,7 @@ def test_panels_that_there_is_nothing_for_are_left_out():
     images, _ = image_data(2)
     assert list(feature_map_panels(distiller, images)) == [
         "teacher",
-        "teacher, rendered by T2S",
+        "teacher, projected by T2S",
         "student with KTAN",
     ]
 
@@ -129,7 +127,7 @@ def test_drawing_changes_no_variable(tmp_path):
 def test_maps_that_cannot_be_drawn_are_refused():
     images, _ = image_data(2)
     distiller, _ = make_distiller(adversarial_loss_weight=0.0, feature_loss_weight=0.0)
-    with pytest.raises(ValueError, match="Expected one that compares maps. Compile it"):
+    with pytest.raises(ValueError, match="Expected one that uses maps. Compile it"):
         feature_map_panels(distiller, images)
     distiller, _ = make_distiller()
     with pytest.raises(ValueError, match="Received pair=1. Expected a number from 0 to 0"):

@@ -25,10 +25,15 @@ import keras
 import numpy as np
 from models import assert_changed, assert_same, image_data, image_model, loss_from_logits
 from models import snapshot, use_double_precision
-from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller
+from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller, TeacherToStudent
 
 use_double_precision()
-pair = FeaturePair("features", "features", discriminator=FeatureDiscriminator(noise_stddev=0.0))
+pair = FeaturePair(
+    "features",
+    "features",
+    teacher_to_student=TeacherToStudent("student_head"),
+    discriminator=FeatureDiscriminator(noise_stddev=0.0),
+)
 distiller = KTANDistiller(
     image_model(12, "teacher", strides=1),
     image_model(4, "student", regularizer=keras.regularizers.L2(1e-2)),
@@ -142,6 +147,7 @@ def counting_distiller(monkeypatch):
 
 
 @pytest.mark.promise(10)
+@pytest.mark.graph
 def test_the_step_is_traced_once_a_batch_size_over_epochs_and_schedules(monkeypatch):
     distiller, traces = counting_distiller(monkeypatch)
     images, labels = image_data(20)

@@ -51,10 +51,10 @@ def classifier(
 
 
 def mask_model(name="student"):
-    """A model without class logits and without a clear last map."""
+    """A model without class logits whose only map is its output's input, made by a layer twice."""
     inputs = keras.Input((8, 8, 1))
-    hidden = layers.Conv2D(4, 3, name="features")(inputs)
-    return keras.Model(inputs, layers.Conv2D(2, 1, name="mask")(hidden), name=name)
+    shared = layers.Conv2D(1, 3, padding="same", name="features")
+    return keras.Model(inputs, shared(shared(inputs)), name=name)
 
 
 def unbuilt():
@@ -371,7 +371,7 @@ MISUSES = {
             ),
         ),
         (
-            "objective='task' for models without class logits",
+            "objective='task' for a TeacherToStudent of models without class logits",
             "Expected a classifier",
             "output_pairs",
         ),
@@ -440,7 +440,7 @@ MISUSES = {
     ),
     "noise below 0": (
         lambda: FeatureDiscriminator(noise_stddev=-1),
-        ("noise_stddev=-1", "Expected 0 or more", "Use 0"),
+        ("noise_stddev=-1", "Expected a number of 0 or more", "Use 0"),
     ),
     "a wish for a condition": (
         lambda: FeatureDiscriminator(conditional="maybe"),

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from processes import TESTS, free_address, run_together
 
+pytestmark = pytest.mark.graph
+
 SCRIPT = TESTS / "several_devices_script.py"
 ROUND_OFF = {"rtol": 1e-5, "atol": 1e-6}
 

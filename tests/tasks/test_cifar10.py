@@ -16,6 +16,8 @@ from keras_ktan_tasks.cifar10 import (
 )
 from keras_ktan_tasks.residual_network import make_classifier
 
+pytestmark = pytest.mark.graph
+
 
 def parameters(depth, width):
     """Of the network by hand: convolutions without bias, 4 numbers a channel to normalise."""

@@ -7,6 +7,8 @@ import pytest
 import tensorflow as tf
 from helpers import as_tensor, gradients, to_numpy
 
+pytestmark = pytest.mark.graph
+
 LN2 = np.log(2.0)
 # A pixel is red if its centre lies in the box: half a pixel each way. Where colours have changed,
 # the limit is no longer half of red: 0.2 of a source pixel more, seen at up to 1.5 times its size.

@@ -7,6 +7,8 @@ import pytest
 from keras_ktan_tasks.progress import seconds_left
 from keras_ktan_tasks.run_log import RunLog
 
+pytestmark = pytest.mark.graph
+
 SETTINGS = {"epochs": 2, "sizes": (1, 2)}
 RUN = {"method": "KTAN", "seed": 0, "test_accuracy": 0.5}
 

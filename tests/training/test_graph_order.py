@@ -11,6 +11,8 @@ from models import image_data, image_model, loss_from_logits
 
 from keras_ktan import FeaturePair, KTANDistiller, TeacherToStudent
 
+pytestmark = pytest.mark.graph
+
 tf = pytest.importorskip("tensorflow")
 
 

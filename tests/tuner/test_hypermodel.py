@@ -28,7 +28,7 @@ FIXED = {
     "feature_loss_weight": 0.5,
     "adversarial_loss_weight": 0.02,
     "temperature": 3.0,
-    "objective": "task",
+    "t2s_objective": "task",
     "feature_loss": "mse",
     "adversarial_loss": "hinge",
     "discriminator_filters": 4,
@@ -119,13 +119,13 @@ def test_a_tuner_tries_no_ramp_that_is_not_in_the_space(tmp_path):
 
 def test_a_space_can_be_narrowed_and_fixed():
     hp = keras_tuner.HyperParameters()
-    space = {"temperature": (2.0, 4.5), "logits_loss_weight": [0.5, 2], "objective": ["task"]}
+    space = {"temperature": (2.0, 4.5), "logits_loss_weight": [0.5, 2], "t2s_objective": ["task"]}
     drawn = SearchSpace(space).draw(hp)
     by_name = {one.name: one for one in hp.space}
     assert (by_name["temperature"].min_value, by_name["temperature"].max_value) == (2.0, 4.5)
     assert drawn["temperature"] == 3.0  # the square root of 2 · 4.5
     assert by_name["logits_loss_weight"].values == [0.5, 2.0]
-    assert drawn["objective"] == "task" and by_name["objective"].values == ("task",)
+    assert drawn["t2s_objective"] == "task" and by_name["t2s_objective"].values == ("task",)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_space_can_be_narrowed_and_fixed():
         ({"temperature": "hot"}, "'hot'", "a number", "fix it with one value"),
         ({"feature_loss_weight": -1.0}, "=-1.0", "a number", "fix it with one value"),
         ({"feature_loss_weight": []}, "=[]", "at least one", "Leave it out"),
-        ({"objective": ["task", "tsak"]}, "'tsak'", "one of", "Write"),
+        ({"t2s_objective": ["task", "tsak"]}, "'tsak'", "one of", "Write"),
         ({"feature_loss_ramp": "rising"}, "'rising'", "one of", "Write"),
         ({"discriminator_filters": (8, 16.5)}, "16.5", "whole numbers", "narrow it with a list"),
     ],
@@ -198,17 +198,25 @@ class CountTrainings(keras.callbacks.Callback):
         (
             keras_tuner.Objective("feature_loss", "min"),
             "'feature_loss'",
-            "term of the distillation",
+            "distillation term",
         ),
-        (keras_tuner.Objective("logits_loss", "min"), "'logits_loss'", "term of the distillation"),
+        (keras_tuner.Objective("logits_loss", "min"), "'logits_loss'", "distillation term"),
         (
             keras_tuner.Objective("student_loss", "min"),
             "'student_loss'",
-            "term of the distillation",
+            "distillation term",
         ),
-        (keras_tuner.Objective("adversarial_loss", "min"), "'adversarial_loss'", "term of"),
-        (keras_tuner.Objective("discriminator_accuracy", "max"), "_accuracy'", "term of"),
-        (keras_tuner.Objective("ktan_logits_loss", "min"), "'ktan_logits_loss'", "term of"),
+        (
+            keras_tuner.Objective("adversarial_loss", "min"),
+            "'adversarial_loss'",
+            "distillation term",
+        ),
+        (keras_tuner.Objective("discriminator_accuracy", "max"), "_accuracy'", "distillation term"),
+        (
+            keras_tuner.Objective("ktan_logits_loss", "min"),
+            "'ktan_logits_loss'",
+            "distillation term",
+        ),
         (keras_tuner.Objective("val_accuracy", "min"), "direction 'min'", "'max'"),
         (keras_tuner.Objective("val_loss", "max"), "direction 'max'", "'min'"),
     ],

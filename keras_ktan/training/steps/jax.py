@@ -4,6 +4,7 @@ import jax
 import keras
 from keras import ops
 
+from keras_ktan.introspection.feature_tap import Forward
 from keras_ktan.training.steps.stateless_values import StatelessValues
 from keras_ktan.training.student_loss import without_optimizer
 from keras_ktan.utils.cached_batch import plain_batch, plain_iterator, unpack
@@ -95,21 +96,26 @@ class _Step:
 
     def teacher_forward(self):
         self.teacher, _ = self.values.run(self.objectives.teacher_forward, self.x, *self.cached)
-        _, after = self.values.run(self.objectives.observe_teacher, self.teacher[0])
+        _, after = self.values.run(self.objectives.observe_teacher, self.teacher.outputs)
         self.values.keep(after)
 
     def student_forward(self):
         variables = self.distiller.student_variables
-        forward, self._pull_student, after = jax.vjp(
-            lambda weights: self.values.run(self._run_student, variables=variables, values=weights),
-            self.values.get(variables),
-            has_aux=True,
+
+        def forward(weights):
+            (made, masks), after = self.values.run(
+                self._run_student, variables=variables, values=weights
+            )
+            return made, (masks, after)
+
+        made, self._pull_student, (self.masks, after) = jax.vjp(
+            forward, self.values.get(variables), has_aux=True
         )
-        self.outputs, self.maps, self.regularisation, self.student_terms = forward
+        self.outputs, self.maps, self.regularisation, self.student_terms = made
         self.values.keep(after, but=variables)
 
     def _run_student(self):
-        outputs, maps = self.objectives.student_forward(self.x)
+        outputs, maps, *masks = self.objectives.student_forward(self.x)
         # Read now: a T2S objective may run the student's layers again and overwrite them. The
         # loss against the targets, too: a student's own may hold regularisers of its weights.
         terms = {}
@@ -117,19 +123,20 @@ class _Step:
             terms["student"] = self.distiller.student_loss(
                 self.x, self.y, outputs, self.sample_weight
             )
-        return outputs, maps, self.distiller.student_regularisation(), terms
+        return (outputs, maps, self.distiller.student_regularisation(), terms), masks
 
     def project_features(self):
         if not self.objectives.uses_maps:
             return
         variables = self.distiller.t2s_variables
+        student = Forward(self.outputs, self.maps, *self.masks)
 
         def project(weights):
             (targets, loss), after = self.values.run(
                 self.objectives.project_features,
                 self.x,
                 self.teacher,
-                self.maps,
+                student,
                 lambda outputs: self.distiller.untracked_student_loss(
                     self.x, self.y, outputs, self.sample_weight
                 ),
@@ -140,7 +147,7 @@ class _Step:
 
         if not self.objectives.trains_t2s:
             self.targets, _ = self.values.run(
-                self.objectives.project_features, self.x, self.teacher, self.maps, None
+                self.objectives.project_features, self.x, self.teacher, student, None
             )[0]
             return
         self.gradients["t2s"], (self.targets, self.others["t2s_loss"], after) = jax.grad(
@@ -160,7 +167,7 @@ class _Step:
         def forward(weights, maps):
             return self.values.run(
                 objectives.discriminator_forward,
-                self.teacher[0],
+                self.teacher.outputs,
                 self.targets,
                 maps,
                 counter,
@@ -170,10 +177,14 @@ class _Step:
 
         # One forward pass; it is pulled back twice, for each network by its own loss.
         self.logits, self._pull_logits = jax.vjp(forward, self.values.get(variables), self.maps)
-        self.others["discriminator_loss"] = objectives.discriminator_loss(self.logits)
-        self.others["discriminator_accuracy"] = objectives.discriminator_accuracy(self.logits)
+        self.others["discriminator_loss"] = objectives.discriminator_loss(self.logits, self.targets)
+        self.others["discriminator_accuracy"] = objectives.discriminator_accuracy(
+            self.logits, self.targets
+        )
         toward_logits = jax.grad(
-            lambda logits: self._scaled("discriminator", objectives.discriminator_loss(logits))
+            lambda logits: self._scaled(
+                "discriminator", objectives.discriminator_loss(logits, self.targets)
+            )
         )(self.logits)
         self.gradients["discriminator"], _ = self._pull_logits(toward_logits)
 
@@ -203,7 +214,7 @@ class _Step:
         def terms_and_loss():
             iterations = ops.convert_to_tensor(self.optimizer.iterations)
             terms = student_terms | self.objectives.distillation_terms(
-                self.teacher[0], outputs, self.targets, maps, logits
+                self.teacher, Forward(outputs, maps, *self.masks), self.targets, logits
             )
             return terms, self.objectives.weighted_sum(terms, regularisation, iterations)
 

@@ -93,16 +93,17 @@ class TrainStep:
         # student's passes through the discriminator, the discriminator's ends at the maps.
         tapes = {network: tf.GradientTape() for network in NETWORKS}
         teacher = objectives.teacher_forward(x, *cached)
-        objectives.observe_teacher(teacher[0])
+        objectives.observe_teacher(teacher.outputs)
         with tapes["student"]:
-            outputs, maps, regularisation, terms = self._student_forward(*batch)
+            student, regularisation, terms = self._student_forward(*batch)
+            outputs, maps = student.outputs, student.maps
             with tapes["t2s"]:
-                targets, others = self._project_features(*batch, teacher, maps)
+                targets, others = self._project_features(*batch, teacher, student)
                 losses = self._scaled_losses(others)
             with tapes["discriminator"]:
-                logits, discriminator = self._discriminator_forward(teacher[0], targets, maps)
+                logits, discriminator = self._discriminator_forward(teacher.outputs, targets, maps)
                 losses |= self._scaled_losses(discriminator)
-            terms |= objectives.distillation_terms(teacher[0], outputs, targets, maps, logits)
+            terms |= objectives.distillation_terms(teacher, student, targets, logits)
             loss = objectives.weighted_sum(terms, regularisation, self.optimizer.iterations)
             losses |= self._scaled_losses({"student_loss": loss})
         self._apply_gradients(tapes, losses)
@@ -111,22 +112,22 @@ class TrainStep:
         return self.log_step(x, y, outputs, sample_weight, loss, logs)
 
     def _student_forward(self, x, y, sample_weight):
-        outputs, maps = self.objectives.student_forward(x)
+        forward = self.objectives.student_forward(x)
         # Read now: a T2S objective may run the student's layers again and overwrite them.
         regularisation = self.student_regularisation()
         terms = {}
         if self.objectives.uses_student_loss:
-            terms["student"] = self.student_loss(x, y, outputs, sample_weight)
-        return outputs, maps, regularisation, terms
+            terms["student"] = self.student_loss(x, y, forward.outputs, sample_weight)
+        return forward, regularisation, terms
 
-    def _project_features(self, x, y, sample_weight, teacher, maps):
+    def _project_features(self, x, y, sample_weight, teacher, student):
         if not self.objectives.uses_maps:
             return [], {}
         replicas = _replicas()
         targets, loss = self.objectives.project_features(
             x,
             teacher,
-            maps,
+            student,
             lambda outputs: self.untracked_student_loss(x, y, outputs, sample_weight) * replicas,
         )
         return targets, {"t2s_loss": loss} if self.objectives.trains_t2s else {}
@@ -138,8 +139,8 @@ class TrainStep:
         step = _step_of_replica(self.step_counter)
         logits = objectives.discriminator_forward(teacher_outputs, targets, maps, step)
         return logits, {
-            "discriminator_loss": objectives.discriminator_loss(logits),
-            "discriminator_accuracy": objectives.discriminator_accuracy(logits),
+            "discriminator_loss": objectives.discriminator_loss(logits, targets),
+            "discriminator_accuracy": objectives.discriminator_accuracy(logits, targets),
         }
 
     def _scaled_losses(self, losses):

@@ -18,13 +18,16 @@ class TrainStep:
         batch = (x, y, sample_weight)
         with torch.no_grad():
             teacher = self.objectives.teacher_forward(x, *cached)
-            self.objectives.observe_teacher(teacher[0])
-        outputs, maps, regularisation, terms = self._student_forward(*batch)
+            self.objectives.observe_teacher(teacher.outputs)
+        student, regularisation, terms = self._student_forward(*batch)
+        outputs = student.outputs
         # T2S's objective sees the student's maps at most with stopped gradients; its loss is
         # differentiated by T2S's weights alone.
-        targets, t2s_losses = self._project_features(*batch, teacher, maps)
-        logits, discriminator_losses = self._discriminator_forward(teacher[0], targets, maps)
-        terms |= self.objectives.distillation_terms(teacher[0], outputs, targets, maps, logits)
+        targets, t2s_losses = self._project_features(*batch, teacher, student)
+        logits, discriminator_losses = self._discriminator_forward(
+            teacher.outputs, targets, student.maps
+        )
+        terms |= self.objectives.distillation_terms(teacher, student, targets, logits)
         loss = self.objectives.weighted_sum(terms, regularisation, self.optimizer.iterations)
         others = t2s_losses | discriminator_losses
         self._apply_gradients(others, loss)
@@ -34,21 +37,21 @@ class TrainStep:
             return self.log_step(*batch[:2], outputs, sample_weight, ops.stop_gradient(loss), logs)
 
     def _student_forward(self, x, y, sample_weight):
-        outputs, maps = self.objectives.student_forward(x)
+        forward = self.objectives.student_forward(x)
         # Read now: a T2S objective may run the student's layers again and overwrite them.
         regularisation = self.student_regularisation()
         terms = {}
         if self.objectives.uses_student_loss:
-            terms["student"] = self.student_loss(x, y, outputs, sample_weight)
-        return outputs, maps, regularisation, terms
+            terms["student"] = self.student_loss(x, y, forward.outputs, sample_weight)
+        return forward, regularisation, terms
 
-    def _project_features(self, x, y, sample_weight, teacher, maps):
+    def _project_features(self, x, y, sample_weight, teacher, student):
         if not self.objectives.uses_maps:
             return [], {}
         targets, loss = self.objectives.project_features(
             x,
             teacher,
-            maps,
+            student,
             lambda outputs: self.untracked_student_loss(x, y, outputs, sample_weight),
         )
         return targets, {"t2s_loss": loss} if self.objectives.trains_t2s else {}
@@ -59,8 +62,8 @@ class TrainStep:
             return [], {}
         logits = objectives.discriminator_forward(teacher_outputs, targets, maps, self.step_counter)
         return logits, {
-            "discriminator_loss": objectives.discriminator_loss(logits),
-            "discriminator_accuracy": objectives.discriminator_accuracy(logits),
+            "discriminator_loss": objectives.discriminator_loss(logits, targets),
+            "discriminator_accuracy": objectives.discriminator_accuracy(logits, targets),
         }
 
     def _apply_gradients(self, others, loss):
