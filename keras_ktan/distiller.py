@@ -235,9 +235,9 @@ class KTANDistiller(TrainStep, keras.Model):
         logits_loss="kl",
         logits_loss_weight=None,
         feature_loss="cosine",
-        feature_loss_weight=1.0,
+        feature_loss_weight=None,
         adversarial_loss="bce",
-        adversarial_loss_weight=0.02,
+        adversarial_loss_weight=None,
         t2s_optimizer=None,
         discriminator_optimizer=None,
         **unknown,
@@ -270,10 +270,12 @@ class KTANDistiller(TrainStep, keras.Model):
                 `loss` is given), else 0.
             feature_loss: `"cosine"`, `"mse"`, `"normalized_mse"`, `"pooled_cosine"`, a
                 `keras.losses.Loss` or a function of (target, feature map) likewise.
-            feature_loss_weight: Weight of the feature loss.
+            feature_loss_weight: Weight of the feature loss. `None`: 1 where maps are paired,
+                else 0.
             adversarial_loss: `"bce"`, `"least_squares"`, `"hinge"` or an
                 `keras_ktan.losses.AdversarialLoss`.
             adversarial_loss_weight: Weight of the student's loss against the discriminator.
+                `None`: 0.02 where maps are paired, else 0.
             t2s_optimizer: T2S's optimizer. `None`: `Adam(3e-3)`.
             discriminator_optimizer: The discriminators' optimizer. `None`:
                 `Adam(5e-5, beta_1=0.5)`, slow, so that the discriminator does not win.
@@ -290,8 +292,9 @@ class KTANDistiller(TrainStep, keras.Model):
         validation.validate_argument_names(unknown, _COMPILE_ARGUMENTS)
         pairing = self._untracked.pairing
         validation.validate_loss_weights(loss_weights, pairing.outputs.student_names)
-        if logits_loss_weight is None:
-            arguments["logits_loss_weight"] = 1.0 if pairing.outputs.may_pair(loss) else 0.0
+        defaults = pairing.default_weights(loss)
+        for name in (name for name in defaults if arguments[name] is None):
+            arguments[name] = defaults[name]
         self._validate_compile(arguments)
         weights = {term: arguments[f"{term}_loss_weight"] for term in _TERMS}
         outputs = pairing.outputs.settle(loss, weights)
@@ -307,8 +310,7 @@ class KTANDistiller(TrainStep, keras.Model):
             pairing.connect_condition(objectives.condition and objectives.condition.size)
         pairing.validate_objectives(objectives)
         validate_logits_loss(logits_loss, [output.kind for output in outputs])
-        if logits_loss_weight is None:
-            pairing.outputs.warn_of_left_out()
+        pairing.warn_of_left_out(logits_loss_weight is None, feature_loss_weight is None)
         scale = auto_scale_loss and self.student.dtype_policy.name == "mixed_float16"
         optimizers = make_optimizer(
             objectives, optimizer, t2s_optimizer, discriminator_optimizer, scale

@@ -1,7 +1,5 @@
 """Which outputs of two models pair, and of what kind each pair is once there is a loss."""
 
-import warnings
-
 from keras_ktan.introspection.output_probe import probe_outputs
 from keras_ktan.introspection.outputs import OutputForm, output_keys, select, validated_key
 from keras_ktan.training.connected_output import ConnectedOutput
@@ -126,6 +124,7 @@ class OutputPairing:
         if output_pairs != []:
             self.left_out += self._without_partner(candidates)
         self.connected = None  # until `settle`
+        self._unnamed = []
 
     @property
     def head_units(self):
@@ -167,6 +166,7 @@ class OutputPairing:
                 terms, which may do without, such a pair is left out.
         """
         self.connected = []
+        self._unnamed = [] if self.may_pair(loss) else [c.name for c in self.candidates]
         strict = is_active(weights["logits"])
         needed = strict or is_active(weights["feature"]) or is_active(weights["adversarial"])
         candidates = self.candidates if needed and self.may_pair(loss) else []
@@ -224,15 +224,9 @@ class OutputPairing:
                 }
         return ConnectedOutput(candidate, kind, probabilities)
 
-    def warn_of_left_out(self):
-        """One warning of the outputs that nobody named and that pair with none."""
-        if not self.named and self.left_out:
-            warnings.warn(
-                f"These outputs are not distilled: {'; '.join(self.left_out)}. Name a partner with "
-                "`KTANDistiller(..., output_pairs=[OutputPair(teacher_output, student_output)])`, "
-                "or say that it is meant: pass `output_pairs`, or `logits_loss_weight=0`.",
-                stacklevel=3,
-            )
+    def left_out_unnamed(self):
+        """Outputs that are not distilled, where nobody named any pair."""
+        return [] if self.named else [*self._unnamed, *self.left_out]
 
     def describe(self):
         """Lines for `summary()`."""
@@ -246,7 +240,7 @@ class OutputPairing:
         else:
             lines = [output.describe() for output in self.connected]
         lines = [f"  output pair {line}" for line in lines] or ["  output pairs: none"]
-        return lines + [f"  left out: {line}" for line in self.left_out]
+        return lines + [f"  left out: {line}" for line in [*self._unnamed, *self.left_out]]
 
 
 def _default_keys(teacher_trace, student_trace):

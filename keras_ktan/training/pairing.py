@@ -1,5 +1,8 @@
 """What two models have to do with each other: their paired outputs and their paired maps."""
 
+import warnings
+
+from keras_ktan.introspection.cuts import map_calls
 from keras_ktan.introspection.feature_maps import default_feature_map
 from keras_ktan.introspection.model_trace import ModelTrace
 from keras_ktan.training import validation
@@ -42,6 +45,8 @@ class Pairing:
         self.student_loss_names = _loss_names(student, traces[1].outputs)
         # Outputs for each position (a detector's) say nothing of a whole image.
         units = self.outputs.head_units
+        # A model of vectors alone, such as an MLP, has no map that could be missed.
+        self._have_maps = all(map_calls(trace) for trace in traces)
         # Only a term that needs maps makes a failed search an error; `compile` knows.
         self.search_error = None
         if feature_pairs is None:
@@ -65,6 +70,39 @@ class Pairing:
     def discriminators(self):
         """The discriminators, each once though pairs may share one."""
         return _unique(pair.discriminator for pair in self.pairs)
+
+    def default_weights(self, loss):
+        """The weights of the terms that these models allow; 0 for the others.
+
+        Args:
+            loss: The `loss` argument of `compile`.
+
+        Returns:
+            Dict from names of `compile`'s arguments to numbers.
+        """
+        return {
+            "logits_loss_weight": 1.0 if self.outputs.may_pair(loss) else 0.0,
+            "feature_loss_weight": 1.0 if self.pairs else 0.0,
+            "adversarial_loss_weight": 0.02 if self.pairs else 0.0,
+        }
+
+    def warn_of_left_out(self, logits, features):
+        """One warning of what nobody named and what is not distilled.
+
+        Args:
+            logits: Whether the weight of the logits loss was left to the models.
+            features: Whether that of the feature loss was.
+        """
+        left_out = self.outputs.left_out_unnamed() if logits else []
+        if features and self.search_error and self._have_maps:
+            left_out.append(f"the feature maps ({self.search_error})")
+        if left_out:
+            warnings.warn(
+                f"This is not distilled: {'; '.join(left_out)}. Name a partner with "
+                "`KTANDistiller(..., output_pairs=OutputPair(teacher_output, student_output))` "
+                "or `feature_pairs=FeaturePair(...)`, or say that it is meant: pass a weight of 0.",
+                stacklevel=3,
+            )
 
     def connect_condition(self, classes):
         """Tell the discriminators how many classes the teacher's probabilities are of.

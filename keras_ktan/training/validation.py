@@ -195,4 +195,7 @@ def validate_terms(objectives, search_error):
             "`KTANDistiller(..., output_pairs=OutputPair(...))`, or set `logits_loss_weight=0`."
         )
     if objectives.uses_maps and not objectives.pairs:
-        raise ValueError(search_error)
+        raise ValueError(
+            f"{search_error} Or leave `feature_loss_weight` and `adversarial_loss_weight` out: "
+            "without maps they are 0."
+        )
