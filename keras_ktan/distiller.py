@@ -270,12 +270,12 @@ class KTANDistiller(TrainStep, keras.Model):
                 `loss` is given), else 0.
             feature_loss: `"cosine"`, `"mse"`, `"normalized_mse"`, `"pooled_cosine"`, a
                 `keras.losses.Loss` or a function of (target, feature map) likewise.
-            feature_loss_weight: Weight of the feature loss. `None`: 1 where maps are paired,
-                else 0.
+            feature_loss_weight: `None`: 1 where feature maps are paired, else 0. A number says
+                that the term is wanted.
             adversarial_loss: `"bce"`, `"least_squares"`, `"hinge"` or an
                 `keras_ktan.losses.AdversarialLoss`.
             adversarial_loss_weight: Weight of the student's loss against the discriminator.
-                `None`: 0.02 where maps are paired, else 0.
+                `None`: 0.02 where feature maps are paired, else 0.
             t2s_optimizer: T2S's optimizer. `None`: `Adam(3e-3)`.
             discriminator_optimizer: The discriminators' optimizer. `None`:
                 `Adam(5e-5, beta_1=0.5)`, slow, so that the discriminator does not win.
@@ -292,9 +292,7 @@ class KTANDistiller(TrainStep, keras.Model):
         validation.validate_argument_names(unknown, _COMPILE_ARGUMENTS)
         pairing = self._untracked.pairing
         validation.validate_loss_weights(loss_weights, pairing.outputs.student_names)
-        defaults = pairing.default_weights(loss)
-        for name in (name for name in defaults if arguments[name] is None):
-            arguments[name] = defaults[name]
+        self._settle_weights(arguments)
         self._validate_compile(arguments)
         weights = {term: arguments[f"{term}_loss_weight"] for term in _TERMS}
         outputs = pairing.outputs.settle(loss, weights)
@@ -340,6 +338,18 @@ class KTANDistiller(TrainStep, keras.Model):
             "t2s_optimizer": optimizers.t2s or t2s_optimizer,
             "discriminator_optimizer": optimizers.discriminator or discriminator_optimizer,
         }
+
+    def _settle_weights(self, arguments):
+        """A weight of `None` is the default where the models allow the term, else 0."""
+        pairing = self._untracked.pairing
+        allowed = {
+            "logits": pairing.outputs.may_pair(arguments["loss"]),
+            "feature": bool(pairing.pairs),
+            "adversarial": bool(pairing.pairs),
+        }
+        for term, default in _DEFAULT_WEIGHTS.items():
+            if arguments[f"{term}_loss_weight"] is None:
+                arguments[f"{term}_loss_weight"] = default if allowed[term] else 0.0
 
     def _connect_variances(self, outputs):
         known = {layer.name: layer for layer in self.output_variances}
@@ -548,9 +558,9 @@ class KTANDistiller(TrainStep, keras.Model):
         terms = {tracker.name for tracker in self.loss_trackers}
         return {name: value for name, value in results.items() if name not in terms}
 
-    def export(self, filepath, format="tf_saved_model", **kwargs):
+    def export(self, filepath, format=None, **kwargs):
         """Export the student alone; see `export_student`."""
-        export_student(self.student, filepath, format=format, **kwargs)
+        return export_student(self.student, filepath, format=format, **kwargs)
 
     # As a file.
 
@@ -660,6 +670,7 @@ class KTANDistiller(TrainStep, keras.Model):
         )
 
 
+_DEFAULT_WEIGHTS = {"logits": 1.0, "feature": 1.0, "adversarial": 0.02}
 _TERMS = ("student", "logits", "feature", "adversarial")
 # What is saved of a call of `compile`.
 _COMPILE_ARGUMENTS = tuple(inspect.signature(KTANDistiller.compile).parameters)[1:-1]

@@ -7,7 +7,6 @@ NO_SAVED_MODEL = (
     "Keras on torch writes no SavedModel: `torch.export` refuses its account of the inputs"
 )
 DECODES = "the detection example decodes boxes with `tf.image`: its predictions are TensorFlow's"
-NUMBERED = "Keras on JAX numbers the outputs of a SavedModel: output_0, output_1"
 READS_MORE = "Keras reads batches to build its logs that it does not train on; the test counts all"
 TENSORFLOWS_GRAPH = "it is TensorFlow's graph that is looked at"
 UNCOMPILED = "Keras on torch runs the step uncompiled unless asked, and one step a call"
@@ -39,11 +38,9 @@ LIMITS = {
         "torch": NO_SAVED_MODEL,
     },
     "test_distiller.py::test_exported_outputs_keep_their_names_whatever_their_order": {
-        "jax": NUMBERED,
         "torch": NO_SAVED_MODEL,
     },
     "test_documentation.py::test_docstring_example_runs[keras_ktan.export.export_student[0]]": {
-        "jax": NUMBERED,
         "torch": NO_SAVED_MODEL,
     },
     "test_detection_tasks.py"

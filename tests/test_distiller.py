@@ -434,8 +434,7 @@ def test_the_exported_student_runs_where_keras_ktan_is_not(tmp_path):
     distiller.export(tmp_path / "student", verbose=False)
     images, _ = image_data(7)
     np.save(tmp_path / "images.npy", images)
-    # Keras's own export, which other backends than TensorFlow go through, numbers the outputs.
-    name = "logits" if keras.backend.backend() == "tensorflow" else "output_0"
+    name = "logits"
     printed = subprocess.run(
         [
             sys.executable,

@@ -45,10 +45,10 @@ class Pairing:
         self.student_loss_names = _loss_names(student, traces[1].outputs)
         # Outputs for each position (a detector's) say nothing of a whole image.
         units = self.outputs.head_units
-        # A model of vectors alone, such as an MLP, has no map that could be missed.
-        self._have_maps = all(map_calls(trace) for trace in traces)
         # Only a term that needs maps makes a failed search an error; `compile` knows.
         self.search_error = None
+        # A model of vectors alone, such as an MLP, has no map that could be missed.
+        self._have_maps = any(map_calls(trace) for trace in traces)
         if feature_pairs is None:
             try:
                 names = [
@@ -70,21 +70,6 @@ class Pairing:
     def discriminators(self):
         """The discriminators, each once though pairs may share one."""
         return _unique(pair.discriminator for pair in self.pairs)
-
-    def default_weights(self, loss):
-        """The weights of the terms that these models allow; 0 for the others.
-
-        Args:
-            loss: The `loss` argument of `compile`.
-
-        Returns:
-            Dict from names of `compile`'s arguments to numbers.
-        """
-        return {
-            "logits_loss_weight": 1.0 if self.outputs.may_pair(loss) else 0.0,
-            "feature_loss_weight": 1.0 if self.pairs else 0.0,
-            "adversarial_loss_weight": 0.02 if self.pairs else 0.0,
-        }
 
     def warn_of_left_out(self, logits, features):
         """One warning of what nobody named and what is not distilled.
