@@ -430,12 +430,9 @@ class KTANDistiller(TrainStep, keras.Model):
                 distiller is as it was at the end of the last good epoch, or up to 1,000 steps
                 before in a long one.
         """
-        if self.compiled:
-            arguments_of_compile = self._untracked.compile_arguments
-            wants_targets = self.objectives.uses_student_loss or any(
-                arguments_of_compile[name] for name in ("metrics", "weighted_metrics")
-            )
-            if self.has_compiled_loss and wants_targets:
+        if self.compiled and self.has_compiled_loss:
+            compiled = self._untracked.compile_arguments
+            if self.objectives.uses_student_loss or compiled["metrics"]:
                 validation.validate_targets(x, y)
         self._untracked.teacher_digest = None
         own = [DivergenceGuard()]

@@ -143,7 +143,7 @@ class OutputPairing:
             positions = output_keys(trace.outputs)
             taken = [positions[key] if isinstance(key, int) else key for key in taken]
             free = [key for key in positions if key not in taken]
-            said = "its single output" if free == [None] else ", ".join(map(repr, free))
+            said = "single output" if free == [None] else ", ".join(map(repr, free))
             lines += [f"the {role}'s {said}"] if free else []
         return lines
 
