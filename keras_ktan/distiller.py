@@ -244,6 +244,7 @@ class KTANDistiller(TrainStep, keras.Model):
         adversarial_loss_weight: Weight | None = None,
         t2s_optimizer: Any = None,
         discriminator_optimizer: Any = None,
+        **unknown,
     ) -> None:
         """Configure the training.
 
@@ -282,6 +283,7 @@ class KTANDistiller(TrainStep, keras.Model):
             t2s_optimizer: T2S's optimizer. `None`: `Adam(3e-3)`.
             discriminator_optimizer: The discriminators' optimizer. `None`:
                 `Adam(5e-5, beta_1=0.5)`, slow, so that the discriminator does not win.
+            **unknown: None are expected; a misspelt argument gets an error that says the right one.
 
         Defaults: our choice. An adversarial weight of 0.1 did worse than 0.02 in a search on the
         digits.
@@ -291,7 +293,9 @@ class KTANDistiller(TrainStep, keras.Model):
                 models do not allow.
         """
         arguments = {name: value for name, value in locals().items() if name in _COMPILE_ARGUMENTS}
+        validation.validate_argument_names(unknown, _COMPILE_ARGUMENTS)
         pairing = self._untracked.pairing
+        validation.validate_loss_weights(loss_weights, pairing.outputs.student_names)
         self._settle_weights(arguments)
         self._validate_compile(arguments)
         weights = {term: arguments[f"{term}_loss_weight"] for term in _TERMS}
@@ -308,8 +312,7 @@ class KTANDistiller(TrainStep, keras.Model):
             pairing.connect_condition(objectives.condition and objectives.condition.size)
         pairing.validate_objectives(objectives)
         validate_logits_loss(logits_loss, [output.kind for output in outputs])
-        if logits_loss_weight is None:
-            pairing.outputs.warn_of_left_out()
+        pairing.warn_of_left_out(logits_loss_weight is None, feature_loss_weight is None)
         scale = auto_scale_loss and self.student.dtype_policy.name == "mixed_float16"
         optimizers = make_optimizer(
             objectives, optimizer, t2s_optimizer, discriminator_optimizer, scale
@@ -351,8 +354,6 @@ class KTANDistiller(TrainStep, keras.Model):
         for term, default in _DEFAULT_WEIGHTS.items():
             if arguments[f"{term}_loss_weight"] is None:
                 arguments[f"{term}_loss_weight"] = default if allowed[term] else 0.0
-                if term == "feature" and not allowed[term]:
-                    pairing.warn_of_missing_maps()
 
     def _connect_variances(self, outputs):
         known = {layer.name: layer for layer in self.output_variances}
@@ -433,6 +434,10 @@ class KTANDistiller(TrainStep, keras.Model):
                 distiller is as it was at the end of the last good epoch, or up to 1,000 steps
                 before in a long one.
         """
+        if self.compiled and self.has_compiled_loss:
+            compiled = self._untracked.compile_arguments
+            if self.objectives.uses_student_loss or compiled["metrics"]:
+                validation.validate_targets(x, y)
         self._untracked.teacher_digest = None
         own = [DivergenceGuard()]
         if isinstance(x, CachedDataset) and self.compiled:
@@ -669,7 +674,7 @@ class KTANDistiller(TrainStep, keras.Model):
 _DEFAULT_WEIGHTS = {"logits": 1.0, "feature": 1.0, "adversarial": 0.02}
 _TERMS = ("student", "logits", "feature", "adversarial")
 # What is saved of a call of `compile`.
-_COMPILE_ARGUMENTS = tuple(inspect.signature(KTANDistiller.compile).parameters)[1:]
+_COMPILE_ARGUMENTS = tuple(inspect.signature(KTANDistiller.compile).parameters)[1:-1]
 _CONFIG_KEYS = (
     "name",
     "teacher",

@@ -34,7 +34,7 @@ class RunningVariance(keras.layers.Layer):
     """
 
     def __init__(self, dimensions, **kwargs):
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(**kwargs)
         self.dimensions = dimensions
         shape = () if dimensions is None else (dimensions,)
         arguments = {

@@ -7,9 +7,10 @@ from keras_ktan.introspection.outputs import select
 from keras_ktan.losses.logits import logits_loss
 from keras_ktan.losses.regression import scaled_squared_error
 
-# Probabilities below the first are taken for it, and those above the second: so that float32 has a
-# finite logarithm, and a finite gradient also where it is scaled.
-_LOWEST, _HIGHEST = 1e-30, 1.0 - 2.0**-23
+# Probabilities below the first are taken for it, and those above the second, so that logarithm and
+# gradient are finite, also where the loss is scaled. Half precision has no smaller ones.
+_BOUNDS = {"float16": (2.0**-24, 1.0 - 2.0**-11), "bfloat16": (1e-30, 1.0 - 2.0**-8)}
+_FULL_BOUNDS = (1e-30, 1.0 - 2.0**-23)
 
 
 class ConnectedOutput:
@@ -52,10 +53,13 @@ class ConnectedOutput:
             softmax's probabilities (a constant that cancels apart from it), `log p - log(1 - p)`
             of a sigmoid's; numbers of a regression as they are.
         """
-        values = ops.cast(select(outputs, self._keys[role]), keras.config.floatx())
+        given = select(outputs, self._keys[role])
+        values = ops.cast(given, keras.config.floatx())
         if not self._probabilities[role]:
             return values
-        values = ops.clip(values, _LOWEST, _HIGHEST if self.kind == "sigmoid" else 1.0)
+        dtype = keras.backend.standardize_dtype(given.dtype)
+        lowest, highest = _BOUNDS.get(dtype, _FULL_BOUNDS)
+        values = ops.clip(values, lowest, highest if self.kind == "sigmoid" else 1.0)
         if self.kind == "softmax":
             return ops.log(values)
         return ops.log(values) - ops.log1p(-values)

@@ -1,7 +1,5 @@
 """Which outputs of two models pair, and of what kind each pair is once there is a loss."""
 
-import warnings
-
 from keras_ktan.introspection.output_probe import probe_outputs
 from keras_ktan.introspection.outputs import OutputForm, output_keys, select, validated_key
 from keras_ktan.training.connected_output import ConnectedOutput
@@ -109,7 +107,7 @@ class OutputPairing:
     def __init__(self, teacher_trace, student_trace, output_pairs, default_pair):
         self.named = output_pairs is not None
         self._traces = {"teacher": teacher_trace, "student": student_trace}
-        self._student_names = list(getattr(student_trace.model, "output_names", ()))
+        self._output_names = list(getattr(student_trace.model, "output_names", ()))
         pairs = output_pairs
         if not self.named:
             pairs = [default_pair(*keys) for keys in _default_keys(*self._traces.values())]
@@ -126,11 +124,17 @@ class OutputPairing:
         if output_pairs != []:
             self.left_out += self._without_partner(candidates)
         self.connected = None  # until `settle`
+        self._unnamed = []
 
     @property
     def head_units(self):
         """Size of the first output of rank 2, for a linear head; `None` where there is none."""
         return next((c.size for c in self.candidates if c.rank == 2 and not c.problem), None)
+
+    @property
+    def student_names(self):
+        """What `compile` may call the student's outputs."""
+        return [*output_keys(self._traces["student"].outputs), *self._output_names]
 
     def _without_partner(self, candidates):
         lines = []
@@ -139,7 +143,7 @@ class OutputPairing:
             positions = output_keys(trace.outputs)
             taken = [positions[key] if isinstance(key, int) else key for key in taken]
             free = [key for key in positions if key not in taken]
-            said = "its single output" if free == [None] else ", ".join(map(repr, free))
+            said = "single output" if free == [None] else ", ".join(map(repr, free))
             lines += [f"the {role}'s {said}"] if free else []
         return lines
 
@@ -162,6 +166,7 @@ class OutputPairing:
                 terms, which may do without, such a pair is left out.
         """
         self.connected = []
+        self._unnamed = [] if self.may_pair(loss) else [c.name for c in self.candidates]
         strict = is_active(weights["logits"])
         needed = strict or is_active(weights["feature"]) or is_active(weights["adversarial"])
         candidates = self.candidates if needed and self.may_pair(loss) else []
@@ -189,7 +194,7 @@ class OutputPairing:
                     loss,
                     self._traces["student"].outputs,
                     candidate.student_key,
-                    self._student_names,
+                    self._output_names,
                 )
             )
             forms = {
@@ -219,15 +224,9 @@ class OutputPairing:
                 }
         return ConnectedOutput(candidate, kind, probabilities)
 
-    def warn_of_left_out(self):
-        """One warning of the outputs that nobody named and that pair with none."""
-        if not self.named and self.left_out:
-            warnings.warn(
-                f"These outputs are not distilled: {'; '.join(self.left_out)}. Name a partner with "
-                "`KTANDistiller(..., output_pairs=[OutputPair(teacher_output, student_output)])`, "
-                "or say that it is meant: pass `output_pairs`, or `logits_loss_weight=0`.",
-                stacklevel=3,
-            )
+    def left_out_unnamed(self):
+        """Outputs that are not distilled, where nobody named any pair."""
+        return [] if self.named else [*self._unnamed, *self.left_out]
 
     def describe(self):
         """Lines for `summary()`."""
@@ -241,7 +240,7 @@ class OutputPairing:
         else:
             lines = [output.describe() for output in self.connected]
         lines = [f"  output pair {line}" for line in lines] or ["  output pairs: none"]
-        return lines + [f"  left out: {line}" for line in self.left_out]
+        return lines + [f"  left out: {line}" for line in [*self._unnamed, *self.left_out]]
 
 
 def _default_keys(teacher_trace, student_trace):

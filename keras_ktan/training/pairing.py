@@ -47,6 +47,7 @@ class Pairing:
         units = self.outputs.head_units
         # Only a term that needs maps makes a failed search an error; `compile` knows.
         self.search_error = None
+        # A model of vectors alone, such as an MLP, has no map that could be missed.
         self._have_maps = any(map_calls(trace) for trace in traces)
         if feature_pairs is None:
             try:
@@ -70,10 +71,23 @@ class Pairing:
         """The discriminators, each once though pairs may share one."""
         return _unique(pair.discriminator for pair in self.pairs)
 
-    def warn_of_missing_maps(self):
-        """Say that no maps are compared, where the models have some."""
-        if self.search_error and self._have_maps:
-            warnings.warn(f"No feature maps are compared. {self.search_error}", stacklevel=4)
+    def warn_of_left_out(self, logits, features):
+        """One warning of what nobody named and what is not distilled.
+
+        Args:
+            logits: Whether the weight of the logits loss was left to the models.
+            features: Whether that of the feature loss was.
+        """
+        left_out = self.outputs.left_out_unnamed() if logits else []
+        if features and self.search_error and self._have_maps:
+            left_out.append(f"the feature maps ({self.search_error})")
+        if left_out:
+            warnings.warn(
+                f"This is not distilled: {'; '.join(left_out)}. Name a partner with "
+                "`KTANDistiller(..., output_pairs=OutputPair(teacher_output, student_output))` "
+                "or `feature_pairs=FeaturePair(...)`, or say that it is meant: pass a weight of 0.",
+                stacklevel=3,
+            )
 
     def connect_condition(self, classes):
         """Tell the discriminators how many classes the teacher's probabilities are of.

@@ -3,6 +3,8 @@
 Each says what was received, what was expected, and how to fix it.
 """
 
+import difflib
+
 import keras
 
 from keras_ktan.training.student_loss import has_own_compute_loss
@@ -93,6 +95,44 @@ def validate_weights(weights):
         )
 
 
+def validate_argument_names(unknown, known):
+    """No argument of `compile` that there is not."""
+    if unknown:
+        name = next(iter(unknown))
+        nearest = difflib.get_close_matches(name, known, n=3) or list(known)
+        raise ValueError(
+            f"Received {name}={unknown[name]!r} in `compile`, which has no such argument. Expected "
+            f"one of its own; the nearest are {nearest}. Write `{nearest[0]}=...`."
+        )
+
+
+def validate_loss_weights(loss_weights, outputs):
+    """`loss_weights` is Keras's: of the student's outputs, and not of the distillation's terms."""
+    if not isinstance(loss_weights, dict):
+        return
+    terms = {"student", "logits", "feature", "adversarial"}
+    terms |= {f"{term}_loss" for term in terms}
+    for name in sorted((terms - set(outputs)) & set(loss_weights)):
+        argument = f"{name.removesuffix('_loss')}_loss_weight"
+        raise ValueError(
+            f"Received loss_weights={loss_weights!r}. Expected the names of the student's outputs, "
+            "as in `keras.Model.compile`. The weight of a term of the distillation is an argument "
+            f"of its own: write `{argument}={loss_weights[name]!r}`."
+        )
+
+
+def validate_targets(x, y):
+    """Targets, where the loss or a metric wants them and the data has no place for them."""
+    leaves = keras.tree.flatten(x)
+    is_arrays = bool(leaves) and all(hasattr(leaf, "dtype") for leaf in leaves)
+    if y is None and is_arrays:
+        raise ValueError(
+            "Received `fit(x)` without y, but `compile` was given a loss or metrics that compare "
+            "the student's outputs with targets. Expected both. Pass `y`; to distil without "
+            "targets compile with `student_loss_weight=0` and without metrics."
+        )
+
+
 def validate_student_loss(student, metrics, weighted_metrics, loss_weights):
     """`loss=None`: the student has a loss and metrics of its own."""
     has_own = has_own_compute_loss(student)
@@ -155,4 +195,7 @@ def validate_terms(objectives, search_error):
             "`KTANDistiller(..., output_pairs=OutputPair(...))`, or set `logits_loss_weight=0`."
         )
     if objectives.uses_maps and not objectives.pairs:
-        raise ValueError(search_error)
+        raise ValueError(
+            f"{search_error} Or leave `feature_loss_weight` and `adversarial_loss_weight` out: "
+            "without maps they are 0."
+        )

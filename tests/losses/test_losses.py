@@ -6,7 +6,13 @@ import pytest
 from helpers import as_tensor, gradients, random_array, to_numpy
 from keras import ops
 
-from keras_ktan.losses import ADVERSARIAL_LOSSES, feature_loss, softened_kl
+from keras_ktan.losses import (
+    ADVERSARIAL_LOSSES,
+    feature_loss,
+    logits_loss,
+    scaled_squared_error,
+    softened_kl,
+)
 
 # KL((3/4, 1/4) || (1/2, 1/2)) = 3/4 ln 3/2 + 1/4 ln 1/2
 KL_OF_THREE_TO_ONE = 0.130812035941
@@ -383,3 +389,50 @@ def test_half_precision_logits_are_compared_in_full_precision(name):
     ):
         assert keras.backend.standardize_dtype(value.dtype) == "float32"
         np.testing.assert_array_equal(to_numpy(value), to_numpy(full))
+
+
+def test_classes_that_both_models_mask_by_minus_infinity_do_not_count():
+    teacher, student = random_array(3, 6, seed=1), random_array(3, 6, seed=2)
+    masked = np.array([0, 1, 0, 0, 1, 0], bool)
+    kept = [array[:, ~masked] for array in (teacher, student)]
+    holed = [np.where(masked, -np.inf, array).astype("float32") for array in (teacher, student)]
+    for name in ("kl", "standardized_kl"):
+        found = to_numpy(logits_loss(name, as_tensor(holed[0]), as_tensor(holed[1]), 4.0))
+        expected = to_numpy(logits_loss(name, as_tensor(kept[0]), as_tensor(kept[1]), 4.0))
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_a_teacher_that_masks_classes_teaches_their_absence(kind):
+    teacher, student = random_array(3, 4, seed=1), random_array(3, 4, seed=2)
+    teacher[:, 2] = -np.inf
+    t, s = teacher.astype("float64") / 4.0, student.astype("float64") / 4.0
+    if kind == "softmax":
+        p, q = (np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in (t, s))
+        shares = np.where(p > 0, p * np.log(np.maximum(p, 1e-300) / q), 0.0)
+    else:
+        p, q = (1 / (1 + np.exp(-z)) for z in (t, s))
+        on = np.where(p > 0, p * np.log(np.maximum(p, 1e-300) / q), 0.0)
+        shares = on + (1 - p) * np.log((1 - p) / (1 - q))
+
+    def mean(logits):
+        return ops.mean(softened_kl(as_tensor(teacher), logits, 4.0, kind))
+
+    np.testing.assert_allclose(
+        to_numpy(mean(as_tensor(student))), 16 * shares.sum(-1).mean(), rtol=1e-5
+    )
+    (gradient,) = gradients(mean, student)
+    # d KL / d z is T·(q - p), for either kind.
+    np.testing.assert_allclose(gradient, 4.0 * (q - p) / 3, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((6,), None), ((6, 3), 3), ((4, 5, 3), 3), ((2, 3, 4, 2), 2)]
+)
+def test_squared_differences_in_units_of_the_variance(shape, axis):
+    teacher, student = random_array(*shape, seed=1), random_array(*shape, seed=2)
+    variance = np.float32(2.5) if axis is None else np.array([0.5, 0.0, 40.0][:axis], "float32")
+    found = to_numpy(scaled_squared_error(as_tensor(teacher), as_tensor(student), variance))
+    scale = np.where(variance > 0, variance, 1.0)  # what does not vary is not scaled
+    expected = ((teacher - student) ** 2 / scale).reshape(shape[0], -1).mean(axis=-1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -6,7 +6,7 @@ import pytest
 from helpers import assert_three_parts, random_array, to_numpy
 from keras import layers, ops
 
-from keras_ktan import KTANDistiller, OutputPair
+from keras_ktan import FeaturePair, KTANDistiller, OutputPair, TeacherToStudent
 
 ALONE = {"feature_loss_weight": 0.0, "adversarial_loss_weight": 0.0}
 T = 4.0
@@ -363,7 +363,7 @@ def test_a_teacher_with_one_head_and_a_student_with_two():
     teacher, student = mlp(8, 5), heads(4, 2, color=5, size=2)
     x, losses = random_array(12, 4), {name: HEAD_LOSSES[name] for name in ("color", "size")}
     targets = {name: head_targets()[name] for name in losses}
-    with pytest.warns(UserWarning, match="not distilled: the teacher's its single output"):
+    with pytest.warns(UserWarning, match="not distilled: the teacher's single output"):
         _, logs = distilled(teacher, student, losses, x, targets)
     assert "logits_loss" not in logs
     pair = OutputPair(student_output="color")
@@ -502,3 +502,93 @@ def test_a_pair_survives_its_config_and_the_distiller_its_file(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     logs = [m.train_on_batch(x, head_targets(), return_dict=True) for m in (distiller, loaded)]
     np.testing.assert_allclose(logs[0]["logits_loss"], logs[1]["logits_loss"], rtol=1e-6)
+
+
+def test_a_model_of_vectors_distils_its_logits_and_asks_for_nothing(recwarn):
+    teacher, student = mlp(8), mlp(4, seed=2)
+    distiller = KTANDistiller(teacher, student)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile(keras.optimizers.SGD(0.0), loss, run_eagerly=True)
+    logs = distiller.train_on_batch(*inputs_and_labels(), return_dict=True)
+    assert set(logs) == {"loss", "student_loss", "logits_loss"}
+    assert not [w for w in recwarn if "not distilled" in str(w.message)]
+    with pytest.raises(ValueError) as error:
+        distiller.compile("adam", loss, feature_loss_weight=1.0)
+    assert_three_parts(error.value, "no feature map", "Expected", "Or leave `feature_loss_weight`")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"features_loss_weight": 2.0}, ("features_loss_weight=2.0", "Write `feature_loss_weight")),
+        ({"temperature": 2.0}, ("temperature=2.0", "no such argument")),
+        ({"logit_loss": "kl"}, ("logit_loss='kl'", "Write `logits_loss=")),
+        ({"loss_weights": {"feature": 2.0}}, ("'feature': 2.0", "`feature_loss_weight=2.0`")),
+        ({"loss_weights": {"logits_loss": 0.5}}, ("'logits_loss'", "`logits_loss_weight=0.5`")),
+    ],
+)
+def test_a_misspelt_argument_is_told_the_right_one(arguments, words):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    with pytest.raises(ValueError, match="Expected") as error:
+        KTANDistiller(mlp(8), mlp(4, seed=2)).compile("adam", loss, **{**ALONE, **arguments})
+    for part in words:
+        assert part in str(error.value)
+
+
+def test_an_output_of_the_students_may_have_the_name_of_a_term():
+    """Then `loss_weights` means the output."""
+    teacher, student = (heads(n, n, logits=5, feature=2) for n in (8, 4))
+    losses = {"logits": HEAD_LOSSES["color"], "feature": "mse"}
+    x, y = random_array(12, 4), head_targets()
+    targets = {"logits": y["color"], "feature": y["size"]}
+    weights = {"logits": 0.0, "feature": 3.0}
+    _, logs = distilled(teacher, student, losses, x, targets, loss_weights=weights)
+    error = np.mean((to_numpy(student(x)["feature"]) - y["size"]) ** 2)
+    np.testing.assert_allclose(logs["student_loss"], 3 * error, rtol=1e-4)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"metrics": ["accuracy"], "student_loss_weight": 0.0}])
+def test_fit_without_targets_that_somebody_wants(arguments):
+    distiller = KTANDistiller(mlp(8), mlp(4, seed=2))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile("adam", loss, run_eagerly=True, **{**ALONE, **arguments})
+    x, _ = inputs_and_labels()
+    with pytest.raises(ValueError) as error:
+        distiller.fit(x, verbose=0)
+    assert_three_parts(error.value, "without y", "Expected both", "Pass `y`")
+    distiller = KTANDistiller(mlp(8), mlp(4, seed=2))
+    distiller.compile("adam", loss, run_eagerly=True, student_loss_weight=0.0, **ALONE)
+    history = distiller.fit(x, verbose=0).history
+    assert history["logits_loss"][0] == pytest.approx(history["loss"][0]) and history["loss"][0] > 0
+
+
+def test_the_task_head_of_t2s_gets_the_activation_that_the_loss_expects():
+    """A linear head on R, the teacher's own map here: its scores become probabilities first."""
+
+    def model(units, seed):
+        keras.utils.set_random_seed(seed)
+        inputs = keras.Input((4, 4, 1))
+        hidden = layers.Conv2D(units, 3, activation="relu", name="map")(inputs)
+        pooled = layers.GlobalAveragePooling2D()(hidden)
+        return keras.Model(inputs, layers.Dense(3, activation="softmax")(pooled))
+
+    teacher, student = model(8, 1), model(4, 2)
+    t2s = TeacherToStudent(objective="task")
+    distiller = KTANDistiller(
+        teacher, student, FeaturePair("map", "map", teacher_to_student=t2s), temperature=T
+    )
+    distiller.compile(
+        keras.optimizers.SGD(0.0),
+        "sparse_categorical_crossentropy",
+        t2s_optimizer=keras.optimizers.SGD(0.0),
+        adversarial_loss_weight=0.0,
+        run_eagerly=True,
+    )
+    x, y = random_array(6, 4, 4, 1), np.arange(6) % 3
+    target = t2s(keras.Model(teacher.inputs, teacher.get_layer("map").output)(x))
+    scores = to_numpy(t2s.objective_layer(target)).astype("float64")
+    p = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    theirs = np.log(to_numpy(teacher(x)).astype("float64"))
+    expected = softmax_kl(theirs, scores) - np.mean(np.log(p[np.arange(6), y]))
+    logs = distiller.train_on_batch(x, y, return_dict=True)
+    np.testing.assert_allclose(logs["t2s_loss"], expected, rtol=1e-3)
