@@ -41,22 +41,22 @@ _KEEPS_CHANNELS = (
 )
 
 
-def channels_to_select(pair, teacher_trace, student, count):
+def channels_to_select(pair, teacher_trace, student_trace, count):
     """The teacher's channels that a T2S by selection keeps.
 
     Args:
         pair: A `FeaturePair`.
         teacher_trace: `ModelTrace` of the teacher.
-        student: The student. One that `slim_student` made remembers which channels it kept.
+        student_trace: `ModelTrace` of the student. One that `slim_student` made remembers which
+            channels it kept.
         count: Channels of its map.
 
     Returns:
         A sorted list of ints, or `None` where nothing says which channels matter.
     """
-    record = channel_record_of(student)
-    path = pair.student_layer_name
-    if record is not None and pair.teacher_layer_name == path:
-        kept = record.channels.get(path)
+    record = channel_record_of(student_trace.model)
+    if record is not None and pair.teacher_layer_name == pair.student_layer_name:
+        kept = record.channels.get(_recorded_path(student_trace, pair.student_layer_name))
         if record.teacher_name == teacher_trace.model.name and kept is not None:
             return list(kept) if len(kept) == count else None
     layer_path, key = split_path(pair.teacher_layer_name)
@@ -64,6 +64,16 @@ def channels_to_select(pair, teacher_trace, student, count):
     if importance is None or count is None or count > len(importance):
         return None
     return most_important(importance, count)
+
+
+def _recorded_path(trace, path):
+    """A record counts the tensors of a layer where a path may name them."""
+    layer_path, key = split_path(path)
+    calls = trace.calls_of(layer_path)
+    outputs = calls[-1].output_specs if calls else None
+    if key is not None and isinstance(outputs, dict) and key in outputs:
+        return f"{layer_path}:{sorted(outputs).index(key)}"
+    return path
 
 
 def channel_importance(trace, path):

@@ -41,9 +41,7 @@ class ConnectedPair:
             teacher_activation=activation_behind(
                 teacher_trace, *split_path(pair.teacher_layer_name)
             ),
-            channels=channels_to_select(
-                pair, teacher_trace, student_trace.model, self.student_shape[-1]
-            ),
+            channels=channels_to_select(pair, teacher_trace, student_trace, self.student_shape[-1]),
         )
         self.objective = attach_objective(
             self.teacher_to_student,

@@ -117,3 +117,22 @@ def test_at_full_width_the_student_begins_as_the_teacher_and_the_feature_loss_at
     logs = distiller.train_on_batch(images, labels, return_dict=True)
     np.testing.assert_allclose(float(logs["feature_loss"]), 0.0, atol=1e-5)
     np.testing.assert_allclose(float(logs["logits_loss"]), 0.0, atol=1e-5)
+
+
+def test_one_of_several_outputs_of_a_nested_model():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    low = layers.Conv2D(8, 3, padding="same", name="low_conv")(inputs)
+    high = layers.Conv2D(8, 3, 2, "same", name="high_conv")(low)
+    inner = keras.Model(inputs, {"low": low, "high": high}, name="pyramid")
+    inputs = keras.Input((8, 8, 3), name="image")
+    maps = inner(inputs)
+    pooled = [layers.GlobalAveragePooling2D()(maps[name]) for name in ("low", "high")]
+    outputs = layers.Dense(5, name="logits")(layers.Concatenate()(pooled))
+    teacher = keras.Model(inputs, outputs, name="teacher")
+    student = slim_student(teacher, width=0.5, divisor=1, importance="random", seed=1)
+    record = channel_record_of(student).channels
+    for name in ("low", "high"):
+        pair = FeaturePair(f"pyramid:{name}", f"pyramid:{name}")
+        (t2s,) = KTANDistiller(teacher, student, pair).teacher_to_student_layers
+        assert t2s.channels == record[f"pyramid/{name}_conv"]
