@@ -52,18 +52,19 @@ def channels_to_select(pair, teacher_trace, student_trace, count):
         count: Channels of its map.
 
     Returns:
-        A sorted list of ints, or `None` where nothing says which channels matter.
+        A tuple of a sorted list of ints, or `None` where nothing says which channels matter, and
+        of the words for what said so.
     """
     record = channel_record_of(student_trace.model)
     if record is not None and pair.teacher_layer_name == pair.student_layer_name:
         kept = record.channels.get(_recorded_path(student_trace, pair.student_layer_name))
         if record.teacher_name == teacher_trace.model.name and kept is not None:
-            return list(kept) if len(kept) == count else None
+            return (list(kept) if len(kept) == count else None), "those that the student kept"
     layer_path, key = split_path(pair.teacher_layer_name)
     importance = channel_importance(teacher_trace, layer_path) if key is None else None
     if importance is None or count is None or count > len(importance):
-        return None
-    return most_important(importance, count)
+        return None, ""
+    return most_important(importance, count), "the most important ones"
 
 
 def _recorded_path(trace, path):

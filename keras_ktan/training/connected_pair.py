@@ -34,6 +34,11 @@ class ConnectedPair:
             )
         policy = student_trace.model.dtype_policy
         self.teacher_to_student = pair.teacher_to_student or TeacherToStudent(dtype=policy)
+        channels, source = channels_to_select(
+            pair, teacher_trace, student_trace, self.student_shape[-1]
+        )
+        if self.teacher_to_student.channels is not None:
+            source = "those that were given"
         self.teacher_to_student.connect(
             self.teacher_shape,
             self.student_shape,
@@ -41,7 +46,7 @@ class ConnectedPair:
             teacher_activation=activation_behind(
                 teacher_trace, *split_path(pair.teacher_layer_name)
             ),
-            channels=channels_to_select(pair, teacher_trace, student_trace, self.student_shape[-1]),
+            channels=channels,
         )
         self.objective = attach_objective(
             self.teacher_to_student,
@@ -49,6 +54,7 @@ class ConnectedPair:
             pair.student_layer_name,
             self.teacher_shape[-1],
             units,
+            source,
         )
         self.discriminator = pair.discriminator or FeatureDiscriminator(dtype=policy)
         self.conditional = False  # until `connect_condition`

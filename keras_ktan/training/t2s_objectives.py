@@ -204,16 +204,18 @@ class SelectionObjective:
     Args:
         kept: How many channels are selected.
         channels: Of how many.
+        source: Words for what they were chosen by.
     """
 
     name = "selection"
 
-    def __init__(self, kept, channels):
-        self._kept, self._channels = kept, channels
+    def __init__(self, kept, channels, source):
+        self._kept, self._channels, self._source = kept, channels, source
 
     def describe(self):
         """One line for `summary()`."""
-        return f"selection ({self._kept} of the teacher's {self._channels} channels, fixed)"
+        which = f"{self._kept} of the teacher's {self._channels} channels"
+        return f"selection ({which}, {self._source}; fixed)"
 
 
 class FeatureLossObjective:
@@ -230,7 +232,7 @@ class FeatureLossObjective:
         return "none (moved by the feature loss; for comparison only)"
 
 
-def attach_objective(t2s, student, student_path, teacher_channels, classes):
+def attach_objective(t2s, student, student_path, teacher_channels, classes, source=""):
     """Settle the objective of a T2S layer, once the models are known.
 
     Args:
@@ -239,6 +241,7 @@ def attach_objective(t2s, student, student_path, teacher_channels, classes):
         student_path: Path of its tapped layer.
         teacher_channels: Channels of the teacher's map.
         classes: Number of classes, or `None` where the models have no class logits.
+        source: Words for what a selection's channels were chosen by.
 
     Returns:
         An object with `describe()` and, unless T2S selects, `loss(target, context)`.
@@ -247,7 +250,7 @@ def attach_objective(t2s, student, student_path, teacher_channels, classes):
         ValueError: If the objective asked for is impossible with these models.
     """
     if t2s.selects:
-        return SelectionObjective(len(t2s.channels), teacher_channels)
+        return SelectionObjective(len(t2s.channels), teacher_channels, source)
     name = t2s.objective
     if name in ("auto", "selection"):
         name = _best_objective(student, student_path, classes)
