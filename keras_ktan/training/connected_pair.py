@@ -85,8 +85,7 @@ class ConnectedPair:
         self.conditional = wish is not False and classes is not None
         if not self.conditional:
             return
-        if not projection.built:
-            projection.build((None, classes))
+        self.discriminator.condition_on(classes)
         known = projection.kernel.shape[0]
         if known != classes:
             raise ValueError(
