@@ -129,14 +129,13 @@ def _shapes():
 
 def _unet():
     inputs = keras.Input((24, 24, 1), name="image")
-    one = _convolution(_convolution(inputs, 32, 1, "down_1_a"), 32, 1, "down_1")
-    two = _convolution(_convolution(one, 64, 2, "down_2_a"), 64, 1, "down_2")
-    three = _convolution(_convolution(two, 64, 2, "bottom_a"), 64, 1, "bottom")
-    x = keras.layers.Concatenate()([keras.layers.UpSampling2D()(three), two])
-    x = keras.layers.Concatenate()(
-        [keras.layers.UpSampling2D()(_convolution(x, 64, 1, "up_2")), one]
-    )
-    x = _convolution(x, 32, 1, "up_1")
+    one = _convolution(_convolution(inputs, 16, 1, "down_1_a"), 16, 1, "down_1")
+    two = _convolution(_convolution(one, 32, 2, "down_2_a"), 32, 1, "down_2")
+    x = _convolution(_convolution(two, 64, 2, "bottom_a"), 64, 1, "bottom")
+    x = keras.layers.Concatenate()([keras.layers.UpSampling2D()(x), two])
+    x = _convolution(x, 32, 1, "up_2")
+    x = keras.layers.Concatenate()([keras.layers.UpSampling2D()(x), one])
+    x = _convolution(x, 16, 1, "up_1")
     return keras.Model(inputs, keras.layers.Conv2D(4, 1, name="logits")(x), name="teacher")
 
 

@@ -4,8 +4,8 @@
 
 trains a teacher and its students, and writes the table `benchmarks/results/guides/multi_label.md`
 and the runs to `runs.jsonl` beside it. Each seed draws the student's examples, the order of
-batches and what is random in a network. Every method has the same examples and epochs. No setting
-was chosen on these test examples: the numbers of epochs and the width stood before the first run.
+batches and the weights of a random start. Every method has the same examples and as many passes
+over them. No setting was chosen on the test examples: width and passes stood before the first run.
 """
 
 import argparse
@@ -19,6 +19,9 @@ from guide_tasks import STUDENT_EXAMPLES, TASKS, TEACHER_EXAMPLES, TEST_EXAMPLES
 
 from keras_ktan import KTANDistiller, slim_student
 
+BATCH_SIZE = 32
+# With so few examples what Keras does between epochs costs more than an epoch itself.
+PASSES_A_CALL = 10
 RESULTS = pathlib.Path(__file__).parent / "results" / "guides"
 NOTHING = {"logits_loss_weight": 0.0, "feature_loss_weight": 0.0, "adversarial_loss_weight": 0.0}
 # Where the student's weights begin, and what differs from the defaults of `compile`.
@@ -31,16 +34,15 @@ METHODS = {
 }
 
 
-def train(model, task, x, y, epochs, rate=3e-3, **weights):
-    """Train a teacher or a distiller with Adam and cosine decay."""
-    steps = epochs * -(-len(x) // 32)
+def compile_model(model, task, examples, epochs, **weights):
+    """Compile a teacher or a distiller with Adam and cosine decay."""
+    steps = epochs * -(-examples // BATCH_SIZE)
     model.compile(
-        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps)),
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, steps)),
         task.loss(),
         jit_compile=False,
         **weights,
     )
-    model.fit(x, y, batch_size=32, epochs=epochs, verbose=0)
 
 
 def scores(model, task, x, y):
@@ -70,20 +72,31 @@ def run(name, seeds, epochs=None):
     test = x[TEACHER_EXAMPLES:][:TEST_EXAMPLES], y[TEACHER_EXAMPLES:][:TEST_EXAMPLES]
     x, y = x[:TEACHER_EXAMPLES], y[:TEACHER_EXAMPLES]
     teacher = task.teacher()
-    train(teacher, task, x, y, epochs or task.teacher_epochs)
-    runs = [_record(name, "teacher", None, teacher, task, test, time.time())]
-    for seed in seeds:
-        chosen = np.random.default_rng(seed).permutation(len(x))[:STUDENT_EXAMPLES]
-        for method, (start, weights) in METHODS.items():
-            if method == "logit and feature distillation" and not task.by_maps:
-                continue
+    begun = time.time()
+    compile_model(teacher, task, len(x), epochs or task.teacher_epochs)
+    teacher.fit(x, y, batch_size=BATCH_SIZE, epochs=epochs or task.teacher_epochs, verbose=0)
+    runs = [_record(name, "teacher", None, teacher, task, test, begun)]
+    passes = epochs or task.student_epochs
+    for method, (start, weights) in METHODS.items():
+        if method == "logit and feature distillation" and not task.by_maps:
+            continue
+        distiller = KTANDistiller(teacher, slim_student(teacher, task.width, name="student"))
+        compile_model(distiller, task, STUDENT_EXAMPLES * passes, 1, **weights)
+        variables = [*distiller.variables, *distiller.optimizer.variables]
+        fresh = [variable.numpy() for variable in variables]
+        for seed in seeds:
             begun = time.time()
+            for variable, value in zip(variables, fresh, strict=True):
+                variable.assign(value)
             keras.utils.set_random_seed(seed)
-            student = slim_student(teacher, task.width, initialize=start, name="student")
-            distiller = KTANDistiller(teacher, student)
-            count = epochs or task.student_epochs
-            train(distiller, task, x[chosen], y[chosen], count, **weights)
-            runs.append(_record(name, method, seed, student, task, test, begun))
+            if start == "random":
+                student = slim_student(teacher, task.width, initialize="random")
+                distiller.student.set_weights(student.get_weights())
+            chosen = np.random.default_rng(seed).permutation(len(x))[:STUDENT_EXAMPLES]
+            for done in range(0, passes, PASSES_A_CALL):
+                rows = np.tile(chosen, min(PASSES_A_CALL, passes - done))
+                distiller.fit(x[rows], y[rows], batch_size=BATCH_SIZE, verbose=0)
+            runs.append(_record(name, method, seed, distiller, task, test, begun))
     return runs
 
 
@@ -92,7 +105,7 @@ def _record(name, method, seed, model, task, test, begun):
         "task": name,
         "method": method,
         "seed": seed,
-        "parameters": model.count_params(),
+        "parameters": getattr(model, "student", model).count_params(),
         "scores": scores(model, task, *test),
         "seconds": round(time.time() - begun, 1),
     }
