@@ -308,7 +308,8 @@ class KTANDistiller(TrainStep, keras.Model):
             {term: arguments[f"{term}_loss"] for term in _TERMS if term != "student"},
             outputs,
         )
-        if objectives.uses_discriminator:
+        # Also where no term needs it yet: a checkpoint then has a place for every weight.
+        if objectives.uses_discriminator or objectives.condition is not None:
             pairing.connect_condition(objectives.condition and objectives.condition.size)
         pairing.validate_objectives(objectives)
         validate_logits_loss(logits_loss, [output.kind for output in outputs])

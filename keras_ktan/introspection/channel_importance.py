@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_ktan.introspection.feature_tap import split_path
+from keras_ktan.introspection.layer_kinds import KEEPING_CHANNELS
 from keras_ktan.utils.channel_record import channel_record_of
 
 _NORMALIZATIONS = (
@@ -13,7 +14,8 @@ _NORMALIZATIONS = (
     keras.layers.GroupNormalization,
 )
 # What is added, or passes through, keeps its place among the channels.
-_KEEPS_CHANNELS = (
+_FOLLOWED = (
+    *KEEPING_CHANNELS,
     keras.layers.Activation,
     keras.layers.ReLU,
     keras.layers.LeakyReLU,
@@ -23,21 +25,6 @@ _KEEPS_CHANNELS = (
     keras.layers.Average,
     keras.layers.Maximum,
     keras.layers.Subtract,
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-    keras.layers.MaxPooling1D,
-    keras.layers.MaxPooling2D,
-    keras.layers.MaxPooling3D,
-    keras.layers.AveragePooling1D,
-    keras.layers.AveragePooling2D,
-    keras.layers.AveragePooling3D,
-    keras.layers.Identity,
-    keras.layers.ZeroPadding1D,
-    keras.layers.ZeroPadding2D,
-    keras.layers.UpSampling1D,
-    keras.layers.UpSampling2D,
 )
 
 
@@ -134,7 +121,7 @@ def _collect(trace, tensor_id, channels, found, seen):
     if kernel is not None:
         _note(found["kernel"], kernel, channels)
         return
-    if isinstance(layer, (*_KEEPS_CHANNELS, *_NORMALIZATIONS)):
+    if isinstance(layer, (*_FOLLOWED, *_NORMALIZATIONS)):
         for input_id, spec in zip(call.input_ids, call.input_specs, strict=True):
             if len(spec.shape) > 1 and spec.shape[-1] == channels:
                 _collect(trace, input_id, channels, found, seen)

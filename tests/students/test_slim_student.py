@@ -265,6 +265,7 @@ def test_dtypes_stay_and_everything_is_trainable():
         *(pytest.param(name, 0.5, marks=pytest.mark.long) for name in EVERY_SMALL),
     ],
 )
+@pytest.mark.graph  # TensorFlow on a CPU has no eager gradient of grouped convolutions
 def test_students_train_save_and_load(name, width, tmp_path):
     teacher = randomise(EVERY_SMALL[name]())
     student = slim_student(teacher, width)
