@@ -79,8 +79,8 @@ class KTANDistiller(TrainStep, keras.Model):
     Args:
         teacher: A built `keras.Model` that is good at the task. It is never changed.
         student: A built `keras.Model` to be trained. Its inputs are the teacher's.
-        feature_pairs: A `FeaturePair` or a list of them. `None`: each model's last feature
-            map before its pooling or flattening; `summary()` says which.
+        feature_pairs: A `FeaturePair` or a list of them. `None`: of each model the
+            default of `feature_maps`, where both have one; `summary()` says which.
         temperature: Number above 0 that softens both models' probabilities.
         output_pairs: An `OutputPair` or a list of them; `[]` for none. `None`: single outputs and
             those of the same key, where `compile` is given a loss; `summary()` says which.
