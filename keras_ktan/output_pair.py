@@ -38,7 +38,13 @@ class OutputPair:
     ```
     """
 
-    def __init__(self, teacher_output=None, student_output=None, kind="auto", weight=1.0):
+    def __init__(
+        self,
+        teacher_output: str | int | None = None,
+        student_output: str | int | None = None,
+        kind: str = "auto",
+        weight: float = 1.0,
+    ):
         for name, value in {
             "teacher_output": teacher_output,
             "student_output": student_output,

@@ -41,9 +41,7 @@ class StudentCheckpoint(keras.callbacks.ModelCheckpoint):
     x, y = np.random.rand(32, 4), np.random.randint(0, 3, 32)
     distiller = KTANDistiller(classifier(16, "teacher"), classifier(4, "student"))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    distiller.compile(
-        "adam", loss, ["accuracy"], feature_loss_weight=0, adversarial_loss_weight=0
-    )
+    distiller.compile("adam", loss, metrics=["accuracy"])
     best = StudentCheckpoint("/tmp/student.keras", monitor="val_accuracy")
     distiller.fit(x, y, validation_split=0.5, epochs=2, callbacks=[best], verbose=0)
     print(keras.saving.load_model("/tmp/student.keras").name)  # student
