@@ -6,8 +6,9 @@ from keras import ops
 
 from keras_ktan.losses.feature import mean_over_positions
 
-# Class and register tokens stand before the patches of an image: DeiT has two, DINOv2 five.
-_MOST_EXTRA_TOKENS = 8
+# Before the patches of an image: none, a class token (ViT), one more to distil (DeiT), four
+# registers, or these and a class token (DINOv2).
+_EXTRA_TOKENS = (0, 1, 2, 4, 5)
 
 
 class MapForm:
@@ -97,8 +98,8 @@ def meeting_forms(teacher_shape, student_shape):
     if grid is None:
         raise _cannot_meet(
             shapes,
-            f"Expected a number of tokens that is a grid of the image's proportions with at most "
-            f"{_MOST_EXTRA_TOKENS} tokens before it, as 197 is 1 + 14×14",
+            "Expected a number of tokens that is a grid of the image's proportions, or one with "
+            f"{', '.join(map(str, _EXTRA_TOKENS[1:]))} tokens before it, as 197 is 1 + 14×14",
         )
     extra_tokens, lengths = grid
     return tuple(
@@ -123,7 +124,7 @@ def find_grid(count, positions):
     height, width = (1, 1) if None in positions else positions
     divisor = math.gcd(height, width)
     height, width = height // divisor, width // divisor
-    for extra_tokens in range(_MOST_EXTRA_TOKENS + 1):
+    for extra_tokens in _EXTRA_TOKENS:
         times = math.isqrt(max(count - extra_tokens, 0) // (height * width))
         found = (times * height, times * width)
         if math.prod(found) == count - extra_tokens and math.prod(found) > 1:
