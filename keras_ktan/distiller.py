@@ -80,8 +80,8 @@ class KTANDistiller(TrainStep, keras.Model):
     Args:
         teacher: A built `keras.Model` that is good at the task. It is never changed.
         student: A built `keras.Model` to be trained. Its inputs are the teacher's.
-        feature_pairs: A `FeaturePair` or a list of them. `None`: each model's last feature
-            map before its pooling or flattening; `summary()` says which.
+        feature_pairs: A `FeaturePair` or a list of them. `None`: of each model the
+            default of `feature_maps`, where both have one; `summary()` says which.
         temperature: Number above 0 that softens both models' probabilities.
         output_pairs: An `OutputPair` or a list of them; `[]` for none. `None`: single outputs and
             those of the same key, where `compile` is given a loss; `summary()` says which.
@@ -309,7 +309,8 @@ class KTANDistiller(TrainStep, keras.Model):
             {term: arguments[f"{term}_loss"] for term in _TERMS if term != "student"},
             outputs,
         )
-        if objectives.uses_discriminator:
+        # Also where no term needs it yet: a checkpoint then has a place for every weight.
+        if objectives.uses_discriminator or objectives.condition is not None:
             pairing.connect_condition(objectives.condition and objectives.condition.size)
         pairing.validate_objectives(objectives)
         validate_logits_loss(logits_loss, [output.kind for output in outputs])
@@ -433,10 +434,9 @@ class KTANDistiller(TrainStep, keras.Model):
                 distiller is as it was at the end of the last good epoch, or up to 1,000 steps
                 before in a long one.
         """
-        if self.compiled and self.has_compiled_loss:
-            compiled = self._untracked.compile_arguments
-            if self.objectives.uses_student_loss or compiled["metrics"]:
-                validation.validate_targets(x, y)
+        compiled = self._untracked.compile_arguments or {"loss": None}
+        if compiled["loss"] and (self.objectives.uses_student_loss or compiled["metrics"]):
+            validation.validate_targets(x, y)
         self._untracked.teacher_digest = None
         own = [DivergenceGuard()]
         if isinstance(x, CachedDataset) and self.compiled:

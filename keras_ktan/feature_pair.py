@@ -15,8 +15,7 @@ class FeaturePair:
 
     Choose maps that mean the same: the last ones of a stage, or the levels of two pyramids
     with the same stride. Their heights, widths and channels may differ. On CIFAR-10 the maps of
-    the stage before the last taught more than the last ones, "The layer" in
-    `benchmarks/results/README.md`.
+    the stage before the last gained more than the last ones ("Which map" in `docs/results.md`).
 
     Args:
         teacher_layer_name: Path of a teacher's layer: its name, `"outer/inner"` for a layer

@@ -21,6 +21,7 @@ PROMISES = {
     11: "Bad input is an error before the first step that says how to fix it",
     12: "A loss that is not a finite number stops the run with its name",
     13: "The exported student runs without this package",
+    14: "An output of an unexpected kind or a term left out is an error or a warning",
 }
 
 

@@ -298,7 +298,8 @@ def test_feature_pairs_none_takes_the_maps_before_the_pooling():
     distiller = KTANDistiller(teacher, image_model(4, "student"))
     lines = []
     distiller.summary(print_fn=lines.append)
-    assert "backbone/out (None, 6, 6, 12) -> features (None, 4, 4, 4)" in "\n".join(lines)
+    # Both models have one stage of 8×8 or 6×6 positions before the last.
+    assert "backbone/out (None, 6, 6, 12) -> stem_out (None, 8, 8, 4)" in "\n".join(lines)
     assert "objective selection (4 of the teacher's 12 channels" in "\n".join(lines)
 
 
@@ -403,8 +404,15 @@ def test_models_of_probabilities_learn_from_maps_alone():
     lines = []
     distiller.summary(print_fn=lines.append)
     shown = "\n".join(lines)
-    # Neither the objective nor the discriminator may take probabilities for logits.
-    assert "objective reconstruction" in shown and "discriminator unconditional" in shown
+    assert "objective reconstruction" in shown and "discriminator conditional" in shown
+    # Probabilities are not taken for logits: the condition is the teacher's own.
+    images, _ = image_data(4)
+    outputs = distiller.teacher(images)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(distiller.objectives.condition.teacher_probabilities(outputs)),
+        keras.ops.convert_to_numpy(outputs),
+        rtol=1e-5,
+    )
     logs = train(distiller, steps=1)
     assert logs["feature_loss"] > 0 and "logits_loss" not in logs
 
@@ -515,9 +523,8 @@ def test_the_objective_does_not_reach_the_logs_of_several_outputs(own_loss):
     """Nothing moves at rate 0, so the logs of training must be those of evaluation."""
     student = two_outputs(4, "student", 2)
     losses = {"logits": loss_from_logits(), "size": "mse"}
-    distiller = KTANDistiller(
-        two_outputs(12, "teacher", 1), student, output_pairs=OutputPair("logits")
-    )
+    pair = OutputPair("logits", kind="softmax")
+    distiller = KTANDistiller(two_outputs(12, "teacher", 1), student, output_pairs=pair)
     still = keras.optimizers.SGD(0.0)
     student.compile(keras.optimizers.SGD(0.0), loss=losses)
     distiller.compile(still, loss=losses if own_loss else None, logits_loss_weight=1.0)

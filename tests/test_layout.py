@@ -34,7 +34,12 @@ def level(parts):
 
 def imports(path):
     """Modules of the package that a module imports, also inside its functions."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    # What only annotations name is not imported when the package runs.
+    for node in tree.body:
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("keras_ktan"):
             yield node.module.split(".")[1:]
         elif isinstance(node, ast.Import):

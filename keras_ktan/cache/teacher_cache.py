@@ -48,7 +48,7 @@ class TeacherCache:
             arrays that the models take) to the same batch, seen differently. Each image by
             itself, and the same each time. `None`: only the images as they are.
         layer_names: With a `keras.Model`: list of the paths of the layers whose maps are kept.
-            `None`: none; enough for softened logits.
+            `None`: none; enough for logit distillation.
         precision: `"float32"`, or `"float16"` for half the room at an error near 0.05 %.
         batch_size: Images in one forward pass of the teacher while the cache is filled.
 

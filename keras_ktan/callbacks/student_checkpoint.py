@@ -1,5 +1,7 @@
 """Keep the best student of a training, alone and ready to be used."""
 
+import os
+
 import keras
 
 from keras_ktan.utils.atomic_file import write_atomically
@@ -50,11 +52,11 @@ class StudentCheckpoint(keras.callbacks.ModelCheckpoint):
 
     def __init__(
         self,
-        filepath,
-        monitor="val_loss",
-        mode="auto",
-        verbose=0,
-        initial_value_threshold=None,
+        filepath: str | os.PathLike,
+        monitor: str = "val_loss",
+        mode: str = "auto",
+        verbose: int = 0,
+        initial_value_threshold: float | None = None,
     ):
         if not str(filepath).endswith(".keras"):
             raise ValueError(

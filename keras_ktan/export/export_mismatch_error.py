@@ -1,5 +1,7 @@
 """The error of a file that does not compute what the student computes."""
 
+from keras_ktan.export.export_result import ExportResult
+
 
 class ExportMismatchError(RuntimeError):
     """An exported file differs from the student by more than is allowed.
@@ -23,6 +25,6 @@ class ExportMismatchError(RuntimeError):
     ```
     """
 
-    def __init__(self, message, result):
+    def __init__(self, message: str, result: ExportResult):
         super().__init__(message)
         self.result = result

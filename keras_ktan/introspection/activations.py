@@ -4,32 +4,10 @@ import keras
 import numpy as np
 
 from keras_ktan.introspection.feature_tap import select_output
+from keras_ktan.introspection.layer_kinds import KEEPING_CHANNELS
 
 # These change neither the sign nor the kind of what passes through them.
-_TRANSPARENT = (
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-    keras.layers.MaxPooling1D,
-    keras.layers.MaxPooling2D,
-    keras.layers.MaxPooling3D,
-    keras.layers.AveragePooling1D,
-    keras.layers.AveragePooling2D,
-    keras.layers.AveragePooling3D,
-    keras.layers.ZeroPadding1D,
-    keras.layers.ZeroPadding2D,
-    keras.layers.ZeroPadding3D,
-    keras.layers.Cropping1D,
-    keras.layers.Cropping2D,
-    keras.layers.Cropping3D,
-    keras.layers.UpSampling1D,
-    keras.layers.UpSampling2D,
-    keras.layers.UpSampling3D,
-    keras.layers.Reshape,
-    keras.layers.Permute,
-    keras.layers.Identity,
-)
+_TRANSPARENT = (*KEEPING_CHANNELS, keras.layers.Reshape, keras.layers.Permute)
 
 # Layers of Keras whose `activation` is the last thing they do.
 _ENDING_IN_THEIR_ACTIVATION = (

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_ktan.introspection.feature_tap import split_path
+from keras_ktan.introspection.layer_kinds import KEEPING_CHANNELS
 from keras_ktan.utils.channel_record import channel_record_of
 
 _NORMALIZATIONS = (
@@ -13,7 +14,8 @@ _NORMALIZATIONS = (
     keras.layers.GroupNormalization,
 )
 # What is added, or passes through, keeps its place among the channels.
-_KEEPS_CHANNELS = (
+_FOLLOWED = (
+    *KEEPING_CHANNELS,
     keras.layers.Activation,
     keras.layers.ReLU,
     keras.layers.LeakyReLU,
@@ -23,47 +25,43 @@ _KEEPS_CHANNELS = (
     keras.layers.Average,
     keras.layers.Maximum,
     keras.layers.Subtract,
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-    keras.layers.MaxPooling1D,
-    keras.layers.MaxPooling2D,
-    keras.layers.MaxPooling3D,
-    keras.layers.AveragePooling1D,
-    keras.layers.AveragePooling2D,
-    keras.layers.AveragePooling3D,
-    keras.layers.Identity,
-    keras.layers.ZeroPadding1D,
-    keras.layers.ZeroPadding2D,
-    keras.layers.UpSampling1D,
-    keras.layers.UpSampling2D,
 )
 
 
-def channels_to_select(pair, teacher_trace, student, count):
+def channels_to_select(pair, teacher_trace, student_trace, count):
     """The teacher's channels that a T2S by selection keeps.
 
     Args:
         pair: A `FeaturePair`.
         teacher_trace: `ModelTrace` of the teacher.
-        student: The student. One that `slim_student` made remembers which channels it kept.
+        student_trace: `ModelTrace` of the student. One that `slim_student` made remembers which
+            channels it kept.
         count: Channels of its map.
 
     Returns:
-        A sorted list of ints, or `None` where nothing says which channels matter.
+        A tuple of a sorted list of ints, or `None` where nothing says which channels matter, and
+        of the words for what said so.
     """
-    record = channel_record_of(student)
-    path = pair.student_layer_name
-    if record is not None and pair.teacher_layer_name == path:
-        kept = record.channels.get(path)
+    record = channel_record_of(student_trace.model)
+    if record is not None and pair.teacher_layer_name == pair.student_layer_name:
+        kept = record.channels.get(_recorded_path(student_trace, pair.student_layer_name))
         if record.teacher_name == teacher_trace.model.name and kept is not None:
-            return list(kept) if len(kept) == count else None
+            return (list(kept) if len(kept) == count else None), "those that the student kept"
     layer_path, key = split_path(pair.teacher_layer_name)
     importance = channel_importance(teacher_trace, layer_path) if key is None else None
     if importance is None or count is None or count > len(importance):
-        return None
-    return most_important(importance, count)
+        return None, ""
+    return most_important(importance, count), "the most important ones"
+
+
+def _recorded_path(trace, path):
+    """A record counts the tensors of a layer where a path may name them."""
+    layer_path, key = split_path(path)
+    calls = trace.calls_of(layer_path)
+    outputs = calls[-1].output_specs if calls else None
+    if key is not None and isinstance(outputs, dict) and key in outputs:
+        return f"{layer_path}:{sorted(outputs).index(key)}"
+    return path
 
 
 def channel_importance(trace, path):
@@ -123,7 +121,7 @@ def _collect(trace, tensor_id, channels, found, seen):
     if kernel is not None:
         _note(found["kernel"], kernel, channels)
         return
-    if isinstance(layer, (*_KEEPS_CHANNELS, *_NORMALIZATIONS)):
+    if isinstance(layer, (*_FOLLOWED, *_NORMALIZATIONS)):
         for input_id, spec in zip(call.input_ids, call.input_specs, strict=True):
             if len(spec.shape) > 1 and spec.shape[-1] == channels:
                 _collect(trace, input_id, channels, found, seen)

@@ -1,4 +1,4 @@
-"""The way of the data through a traced model: who needs which tensors and makes which."""
+"""How data flows through a traced model: who needs which tensors and makes which."""
 
 import collections
 

@@ -59,8 +59,8 @@ def feature_maps(model):
 
     The default is the last of them in the stage before the last; a stage is a part of the model
     with maps of one size. Expanded maps inside a block, with more channels than the block
-    returns, and embeddings do not count. On CIFAR-10 the map of that stage taught more than the
-    last one ("The layer" in `benchmarks/results/README.md`). The rest is our choice: where that
+    returns, and embeddings do not count. On CIFAR-10 the map of that stage gained more than the
+    last one ("Which map" in `docs/results.md`). The rest is our choice: where that
     stage has no such map (NASNet, a detector), or where there is only one stage, it is the last
     map that is not an output of the model. In a transformer whose tokens keep their number it is
     the last one before the last attention, because the tokens behind it that the head does not

@@ -34,7 +34,8 @@ def probe_outputs(trace, seed=0):
     try:
         outputs = trace.model(inputs, training=False)
     except Exception as error:  # whatever a user's model raises on inputs of this kind
-        return None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        # Keras puts the reason behind a heading and lists the arguments after it.
+        return None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return keras.tree.map_structure(_to_numpy, outputs), None
 
 

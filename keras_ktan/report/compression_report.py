@@ -1,5 +1,6 @@
 """What was compressed: parameters, multiplications and bytes of teacher and student."""
 
+import collections
 import dataclasses
 import math
 
@@ -7,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_ktan.introspection.model_trace import ModelTrace
+from keras_ktan.utils.channel_record import channel_record_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +39,13 @@ class CompressionReport:
     Args:
         teacher: `ModelSize` of the teacher.
         student: `ModelSize` of the student.
+        kept_widths: For a student of `slim_student`, dict from the paths of its layers with
+            weights to tuples `(channels kept, the teacher's channels)`; else empty.
     """
 
     teacher: ModelSize
     student: ModelSize
+    kept_widths: dict = dataclasses.field(default_factory=dict)
 
     def __str__(self):
         lines = [f"{'':<12}{'teacher':>14}{'student':>14}{'times smaller':>16}"]
@@ -57,6 +62,12 @@ class CompressionReport:
         for role, size in (("teacher", self.teacher), ("student", self.student)):
             if size.uncounted_layers:
                 lines.append(f"MACs of the {role} leave out: {', '.join(size.uncounted_layers)}")
+        shares = collections.Counter(
+            round(kept / total, 2) for kept, total in self.kept_widths.values()
+        )
+        if shares:
+            counts = ", ".join(f"{share:g} in {count}" for share, count in sorted(shares.items()))
+            lines.append(f"share of the channels kept, in how many layers: {counts}")
         return "\n".join(lines)
 
 
@@ -91,11 +102,27 @@ def compression_report(teacher: keras.Model, student: keras.Model) -> Compressio
     print(report.student.macs)  # 80
     ```
     """
-    return CompressionReport(_measure(teacher), _measure(student))
+    traces = ModelTrace(teacher), ModelTrace(student)
+    return CompressionReport(*map(_measure, traces), _kept_widths(*traces))
 
 
-def _measure(model):
-    trace = ModelTrace(model)
+def _kept_widths(teacher_trace, student_trace):
+    """Channels of the student's layers beside the teacher's, where a record says they are kept."""
+    record = channel_record_of(student_trace.model)
+    if record is None or record.teacher_name != teacher_trace.model.name:
+        return {}
+    widths = {}
+    for path, kept in record.channels.items():
+        layer = teacher_trace.layers.get(path)
+        calls = teacher_trace.calls_of(path) if layer is not None and layer.weights else ()
+        shape = getattr(calls[-1].output_specs, "shape", None) if calls else None
+        if shape and not isinstance(layer, keras.Model):
+            widths[path] = (len(kept), shape[-1])
+    return widths
+
+
+def _measure(trace):
+    model = trace.model
     macs, uncounted = 0, []
     for call in trace.calls:
         own = _own_weights(call.layer, trace)

@@ -32,6 +32,11 @@ class ConnectedPair:
         self._found_shape = _map_shape(student_trace, pair.student_layer_name, "student")
         policy = student_trace.model.dtype_policy
         self.teacher_to_student = pair.teacher_to_student or TeacherToStudent(dtype=policy)
+        channels, source = channels_to_select(
+            pair, teacher_trace, student_trace, self._found_shape[-1]
+        )
+        if self.teacher_to_student.channels is not None:
+            source = "those that were given"
         self.teacher_to_student.connect(
             self.teacher_shape,
             self._found_shape,
@@ -39,9 +44,7 @@ class ConnectedPair:
             teacher_activation=activation_behind(
                 teacher_trace, *split_path(pair.teacher_layer_name)
             ),
-            channels=channels_to_select(
-                pair, teacher_trace, student_trace.model, self._found_shape[-1]
-            ),
+            channels=channels,
         )
         # In the form in which it meets the teacher's map.
         self.student_shape = meeting_forms(self.teacher_shape, self._found_shape)[1].shape
@@ -55,6 +58,7 @@ class ConnectedPair:
             pair.student_layer_name,
             self.teacher_shape[-1],
             units,
+            source,
         )
         self.discriminator = pair.discriminator or FeatureDiscriminator(dtype=policy)
         self.conditional = False  # until `connect_condition`
@@ -85,8 +89,7 @@ class ConnectedPair:
         self.conditional = wish is not False and classes is not None
         if not self.conditional:
             return
-        if not projection.built:
-            projection.build((None, classes))
+        self.discriminator.condition_on(classes)
         known = projection.kernel.shape[0]
         if known != classes:
             raise ValueError(

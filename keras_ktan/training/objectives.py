@@ -13,7 +13,7 @@ from keras_ktan.losses.adversarial import get_adversarial_loss
 from keras_ktan.losses.feature import feature_loss
 from keras_ktan.training.forward_passes import ForwardPasses
 from keras_ktan.training.padding import make_target
-from keras_ktan.training.t2s_objectives import T2SContext
+from keras_ktan.training.t2s_context import T2SContext
 from keras_ktan.utils.numbers import is_active, is_schedule
 
 

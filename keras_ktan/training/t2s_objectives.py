@@ -5,10 +5,6 @@ and the student learns nothing. So T2S has an objective of its own, which the st
 never enters. The objectives are attached to the T2S layers here.
 """
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any
-
 import keras
 from keras import ops
 
@@ -20,36 +16,6 @@ from keras_ktan.layers.resize import resize_mask
 from keras_ktan.layers.teacher_to_student import TeacherToStudent
 from keras_ktan.losses.feature import mean_over_positions
 from keras_ktan.training.padding import common_mask
-
-
-@dataclasses.dataclass(frozen=True)
-class T2SContext:
-    """What an objective of T2S may use in one training step; each uses a part of it.
-
-    Args:
-        inputs: The batch of inputs.
-        teacher_map: The teacher's feature map.
-        student_map: The student's feature map.
-        teacher_mask: Boolean tensor, where the teacher's map is no padding, or `None`.
-        mask: Likewise of R and the student's map.
-        student_loss: Function from outputs of the student's structure to the scalar loss against
-            the targets of the batch.
-        class_student_loss: The same for class logits alone; `None` if the targets are for more.
-        logits_loss: The same against the teacher's outputs.
-        class_logits_loss: The same for class logits alone.
-        feature_loss: Function from a target map and a student map to a scalar.
-    """
-
-    inputs: Any = None
-    teacher_map: Any = None
-    student_map: Any = None
-    teacher_mask: Any = None
-    mask: Any = None
-    student_loss: Callable | None = None
-    class_student_loss: Callable | None = None
-    logits_loss: Callable | None = None
-    class_logits_loss: Callable | None = None
-    feature_loss: Callable | None = None
 
 
 class StudentHeadObjective:
@@ -200,16 +166,18 @@ class SelectionObjective:
     Args:
         kept: How many channels are selected.
         channels: Of how many.
+        source: Words for what they were chosen by.
     """
 
     name = "selection"
 
-    def __init__(self, kept, channels):
-        self._kept, self._channels = kept, channels
+    def __init__(self, kept, channels, source):
+        self._kept, self._channels, self._source = kept, channels, source
 
     def describe(self):
         """One line for `summary()`."""
-        return f"selection ({self._kept} of the teacher's {self._channels} channels, fixed)"
+        which = f"{self._kept} of the teacher's {self._channels} channels"
+        return f"selection ({which}, {self._source}; fixed)"
 
 
 class FeatureLossObjective:
@@ -226,7 +194,7 @@ class FeatureLossObjective:
         return "none (moved by the feature loss; for comparison only)"
 
 
-def attach_objective(t2s, student, student_path, teacher_channels, classes):
+def attach_objective(t2s, student, student_path, teacher_channels, classes, source=""):
     """Settle the objective of a T2S layer, once the models are known.
 
     Args:
@@ -235,6 +203,7 @@ def attach_objective(t2s, student, student_path, teacher_channels, classes):
         student_path: Path of its tapped layer.
         teacher_channels: Channels of the teacher's map.
         classes: Number of classes, or `None` where the models have no class logits.
+        source: Words for what a selection's channels were chosen by.
 
     Returns:
         An object with `describe()` and, unless T2S selects, `loss(target, context)`.
@@ -243,7 +212,7 @@ def attach_objective(t2s, student, student_path, teacher_channels, classes):
         ValueError: If the objective asked for is impossible with these models.
     """
     if t2s.selects:
-        return SelectionObjective(len(t2s.channels), teacher_channels)
+        return SelectionObjective(len(t2s.channels), teacher_channels, source)
     name = t2s.objective
     if name in ("auto", "selection"):
         name = _best_objective(t2s, student, student_path, classes)

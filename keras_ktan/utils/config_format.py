@@ -1,7 +1,7 @@
 """The version of what a saved distiller holds, so that an unknown file is an error."""
 
 # Raised by the commit that changes what is saved.
-FORMAT = 2
+FORMAT = 1
 _KEY = "format"
 
 

@@ -504,7 +504,7 @@ def test_fit_refuses_another_teacher_and_a_missing_map_before_the_first_step(tmp
         ("other", {"teacher": image_model(12, "teacher", seed=9)}, ("other weights", "own", "new")),
         ("missing", {"teacher": maker}, ("lacks the maps", "every map", "TeacherCache(distiller")),
     ):
-        cache = TeacherCache(maker, tmp_path / name, layer_names=["stem_out"])
+        cache = TeacherCache(maker, tmp_path / name, layer_names=["features"])
         cache.fill(images, verbose=0)
         dataset = cache.dataset(images, labels, batch_size=8)
         distiller = make_distiller(**arguments)

@@ -106,6 +106,12 @@ TERMS = (
 )
 
 
+def assert_equal_states(expected, found):
+    """To round-off: a term that passes through one more operation is summed in another order."""
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-8)
+
+
 def assert_stopped(distiller, term, recorders=()):
     ended = []
     recorder = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ended.append(epoch))
@@ -138,7 +144,7 @@ def test_the_term_and_the_step_are_named_and_the_last_good_state_is_back(
     distiller = make_distiller(run_eagerly=True)
     spoil(distiller, term, bad)
     assert_stopped(distiller, term)
-    assert_same(after_one_epoch, snapshot(distiller, distiller.optimizer))
+    assert_equal_states(after_one_epoch, snapshot(distiller, distiller.optimizer))
 
 
 @pytest.mark.promise(12)
@@ -248,7 +254,7 @@ def test_a_long_epoch_is_looked_at_and_copied_in_between(monkeypatch):
     with pytest.raises(FloatingPointError, match="before batch 3 of epoch 1"):
         distiller.fit(images, labels, batch_size=2, shuffle=False, verbose=0, callbacks=[counter])
     assert len(begun) == BAD_STEP  # of eight
-    assert_same(snapshot(good, good.optimizer), snapshot(distiller, distiller.optimizer))
+    assert_equal_states(snapshot(good, good.optimizer), snapshot(distiller, distiller.optimizer))
 
 
 @pytest.mark.promise(12)

@@ -45,6 +45,13 @@ networks = (
     *distiller.teacher_to_student_layers,
     *distiller.discriminators,
 )
+distiller.compile(
+    optimizer=keras.optimizers.SGD(0.05, momentum=0.9),
+    t2s_optimizer=keras.optimizers.SGD(0.05),
+    discriminator_optimizer=keras.optimizers.SGD(0.05),
+    loss=loss_from_logits(),
+    adversarial_loss_weight=0.5,
+)
 generator = np.random.default_rng(0)
 for network in networks:
     for weight in network.weights:
@@ -53,13 +60,6 @@ for network in networks:
         weight.assign(np.abs(value) + 0.5 if "variance" in weight.path else value)
 before = [snapshot(network) for network in networks]
 assert all(array.dtype == "float64" for array in sum(before, []) if array.dtype.kind == "f")
-distiller.compile(
-    optimizer=keras.optimizers.SGD(0.05, momentum=0.9),
-    t2s_optimizer=keras.optimizers.SGD(0.05),
-    discriminator_optimizer=keras.optimizers.SGD(0.05),
-    loss=loss_from_logits(),
-    adversarial_loss_weight=0.5,
-)
 logs = []
 for step in range(4):
     images, labels = image_data(12, seed=step)

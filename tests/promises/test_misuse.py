@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import assert_three_parts
 from keras import layers
-from models import image_model, loss_from_logits
+from models import image_model, learned_pair, loss_from_logits
 
 from keras_ktan import (
     FeatureDiscriminator,
@@ -55,6 +55,13 @@ def mask_model(name="student"):
     inputs = keras.Input((8, 8, 1))
     shared = layers.Conv2D(1, 3, padding="same", name="features")
     return keras.Model(inputs, shared(shared(inputs)), name=name)
+
+
+def pixel_model(name="student"):
+    """A model without class logits that has a map by the name `features`."""
+    inputs = keras.Input((8, 8, 1))
+    hidden = layers.Conv2D(4, 3, padding="same", name="features")(inputs)
+    return keras.Model(inputs, layers.Conv2D(2, 1, name="mask")(hidden), name=name)
 
 
 def unbuilt():
@@ -135,7 +142,8 @@ def two_pairs(**shared):
 
 def one_optimizer(*networks):
     optimizer = keras.optimizers.Adam()
-    compiled(**dict.fromkeys(networks, optimizer))
+    learned = distiller(feature_pairs=learned_pair())
+    compiled(learned, **dict.fromkeys(networks, optimizer))
 
 
 def judged_before(*condition):
@@ -352,7 +360,11 @@ MISUSES = {
     # T2S and discriminators
     "an unknown objective": (
         lambda: TeacherToStudent(objective="labels"),
-        ("objective='labels'", "Expected one of ('auto', 'student_head'", "Leave it out"),
+        (
+            "objective='labels'",
+            "Expected one of ('auto', 'selection', 'stud",
+            "Leave it out",
+        ),
     ),
     "an unknown activation": (
         lambda: TeacherToStudent(activation="rellu"),
@@ -360,8 +372,8 @@ MISUSES = {
     ),
     "a task objective without classes": (
         lambda: distiller(
-            mask_model("teacher"),
-            mask_model(),
+            pixel_model("teacher"),
+            pixel_model(),
             feature_pairs=FeaturePair(
                 "features", "features", teacher_to_student=TeacherToStudent(objective="task")
             ),
@@ -372,10 +384,10 @@ MISUSES = {
             "output_pairs",
         ),
     ),
-    "a head objective with nothing to logits_of by": (
+    "a head objective with nothing to compare with": (
         lambda: distiller(
-            mask_model("teacher"),
-            mask_model(),
+            pixel_model("teacher"),
+            pixel_model(),
             feature_pairs=FeaturePair(
                 "features",
                 "features",
@@ -413,12 +425,13 @@ MISUSES = {
     "a conditional D without classes": (
         lambda: compiled(
             distiller(
-                mask_model("teacher"),
-                mask_model(),
+                pixel_model("teacher"),
+                pixel_model(),
                 feature_pairs=FeaturePair(
                     "features", "features", discriminator=FeatureDiscriminator(conditional=True)
                 ),
-            )
+            ),
+            loss="mse",
         ),
         (
             "conditional=True for models without paired class outputs",
@@ -460,8 +473,8 @@ MISUSES = {
         ("logits_loss_weight=<function", "Expected a number", "LearningRateSchedule"),
     ),
     "a weight that is None": (
-        lambda: compiled(feature_loss_weight=None),
-        ("feature_loss_weight=None", "Expected a number", "Use 0"),
+        lambda: compiled(student_loss_weight=None),
+        ("student_loss_weight=None", "Expected a number", "Use 0"),
     ),
     "no weight above 0": (
         lambda: compiled(

@@ -150,6 +150,10 @@ def test_the_explicit_step_equals_the_oracle(objective, double_precision):
         feature_loss_weight=2.0,
         adversarial_loss_weight=0.5,
     )
+    # Compiling settles the discriminator's condition, and makes its weights.
+    networks.compile(loss=loss_from_logits())
+    (one,), (other,) = explicit.discriminators, networks.discriminators
+    other.set_weights(one.get_weights())
     oracle = Oracle(networks, objective)
     # TensorFlow 2.21's graph optimizer takes away the order between the oracle's reads of a weight
     # whose gradient is stopped and its update: now and then a step saw the moved weight. Eager

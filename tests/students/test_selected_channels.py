@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_ktan import FeaturePair, KTANDistiller, feature_maps, slim_student
+from keras_ktan import (
+    FeaturePair,
+    KTANDistiller,
+    compression_report,
+    feature_maps,
+    slim_student,
+)
 from keras_ktan.utils.channel_record import channel_record_of
 
 
@@ -117,3 +123,46 @@ def test_at_full_width_the_student_begins_as_the_teacher_and_the_feature_loss_at
     logs = distiller.train_on_batch(images, labels, return_dict=True)
     np.testing.assert_allclose(float(logs["feature_loss"]), 0.0, atol=1e-5)
     np.testing.assert_allclose(float(logs["logits_loss"]), 0.0, atol=1e-5)
+
+
+def test_one_of_several_outputs_of_a_nested_model():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    low = layers.Conv2D(8, 3, padding="same", name="low_conv")(inputs)
+    high = layers.Conv2D(8, 3, 2, "same", name="high_conv")(low)
+    inner = keras.Model(inputs, {"low": low, "high": high}, name="pyramid")
+    inputs = keras.Input((8, 8, 3), name="image")
+    maps = inner(inputs)
+    pooled = [layers.GlobalAveragePooling2D()(maps[name]) for name in ("low", "high")]
+    outputs = layers.Dense(5, name="logits")(layers.Concatenate()(pooled))
+    teacher = keras.Model(inputs, outputs, name="teacher")
+    student = slim_student(teacher, width=0.5, divisor=1, importance="random", seed=1)
+    record = channel_record_of(student).channels
+    for name in ("low", "high"):
+        pair = FeaturePair(f"pyramid:{name}", f"pyramid:{name}")
+        (t2s,) = KTANDistiller(teacher, student, pair).teacher_to_student_layers
+        assert t2s.channels == record[f"pyramid/{name}_conv"]
+
+
+def test_the_report_says_which_widths_were_kept():
+    teacher = make_teacher()
+    student = slim_student(teacher, width=0.5)
+    report = compression_report(teacher, student)
+    assert report.kept_widths["stem"] == (8, 16)
+    assert report.kept_widths["conv_2"] == report.kept_widths["short_2"] == (16, 32)
+    assert report.kept_widths["logits"] == (5, 5)
+    # Seven convolutions and seven normalisations at a half; the output layer whole.
+    assert "share of the channels kept, in how many layers: 0.5 in 14, 1 in 1" in str(report)
+    other = compression_report(teacher, make_teacher(1))
+    assert other.kept_widths == {} and "share of" not in str(other)
+
+
+def test_the_summary_says_where_t2s_comes_from():
+    teacher = make_teacher()
+    for student, source in (
+        (slim_student(teacher, width=0.5), "that the student kept"),
+        (keras.models.clone_model(slim_student(teacher, width=0.5)), "the most important ones"),
+    ):
+        lines = []
+        KTANDistiller(teacher, student).summary(print_fn=lines.append)
+        assert any(f"selection (16 of the teacher's 32 channels, {source}" in one for one in lines)

@@ -73,6 +73,7 @@ def test_a_softmax_at_the_end_distils_like_the_logits_before_it(end):
     np.testing.assert_allclose(logs["student_loss"], expected, rtol=1e-4)
 
 
+@pytest.mark.promise(14)
 @pytest.mark.parametrize("role", ["teacher", "student"])
 def test_one_model_may_end_in_a_softmax_and_the_other_in_logits(role):
     ends = {role: layers.Softmax()}
@@ -126,6 +127,7 @@ def test_sigmoids_at_the_end_distil_like_the_logits_before_them(end):
     np.testing.assert_allclose(logs["logits_loss"], expected, rtol=1e-3)
 
 
+@pytest.mark.promise(14)
 def test_all_present_is_not_all_absent():
     """A softmax would call +5, +5, +5 and -5, -5, -5 the same: its loss would be 0."""
 
@@ -285,6 +287,7 @@ def test_unlike_grids_are_an_error_at_construction(theirs, own):
         distiller.compile("adam", "mse", logits_loss_weight=1.0)
 
 
+@pytest.mark.promise(14)
 def test_unlike_grids_that_the_models_leave_open_are_seen_at_compile():
     def model(strides):
         inputs = keras.Input((None, 4))
@@ -372,6 +375,7 @@ def test_a_teacher_with_one_head_and_a_student_with_two():
     np.testing.assert_allclose(logs["logits_loss"], expected, rtol=1e-4)
 
 
+@pytest.mark.promise(14)
 def test_a_teacher_with_more_heads_than_the_student_says_what_is_left_out():
     teacher, student = heads(8, 1, color=5, tags=3, size=2), heads(4, 2, color=5)
     x, y = random_array(12, 4), {"color": head_targets()["color"]}
@@ -455,6 +459,7 @@ def test_what_contradicts_itself_is_an_error(name):
     distiller.compile("adam", loss, logits_loss_weight=0, **ALONE)
 
 
+@pytest.mark.promise(14)
 def test_a_teacher_that_hides_whether_it_gives_probabilities_is_an_error():
     teacher, student = mlp(8, end=ops.sigmoid), mlp(4, seed=2)
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
