@@ -5,6 +5,9 @@ import inspect
 
 import keras
 
+from keras_ktan.utils.cached_batch import plain_batch
+from keras_ktan.utils.keras_internals import symbolic_build
+
 
 def has_own_compute_loss(model):
     """Whether a model computes its loss in a way of its own."""
@@ -31,6 +34,50 @@ def without_optimizer(student):
         yield
     finally:
         student.optimizer = optimizer
+
+
+def build_student_metrics(distiller, iterator, data_batch):
+    """Make the variables of the metrics of a student that has a loss of its own.
+
+    They are made when the metrics first see data. Inside a compiled step that is too late: JAX
+    would lose what they count there, and replicas cannot make variables.
+
+    Args:
+        distiller: A compiled `KTANDistiller`.
+        iterator: What Keras iterates over in an epoch, or `None`.
+        data_batch: A batch, or `None`.
+    """
+    student = distiller.student
+    if distiller.has_compiled_loss or not student.compiled:
+        return
+    if data_batch is not None:
+        data_batch = plain_batch(data_batch, distiller.student_inputs)
+    with without_optimizer(student):
+        symbolic_build(student, iterator=iterator, data_batch=data_batch)
+
+
+def student_forward(distiller, inputs, x, y, sample_weight):
+    """The student's forward pass and what follows from it alone.
+
+    Args:
+        distiller: A compiled `KTANDistiller`.
+        inputs: What `Objectives.student_forward` takes.
+        x: Inputs of the batch.
+        y: Targets.
+        sample_weight: Sample weights or `None`.
+
+    Returns:
+        A tuple of the `Forward`, the list of the student's regularisers, and a dict with its loss
+        against the targets where that counts.
+    """
+    forward = distiller.objectives.student_forward(inputs)
+    # All read now: a T2S objective may run the student's layers again and overwrite them, and a
+    # student's own loss may hold regularisers of its weights.
+    regularisation = distiller.student_regularisation()
+    terms = {}
+    if distiller.objectives.uses_student_loss:
+        terms["student"] = distiller.student_loss(x, y, forward.outputs, sample_weight)
+    return forward, regularisation, terms
 
 
 def batch_size(inputs):

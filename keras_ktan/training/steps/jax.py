@@ -6,9 +6,8 @@ from keras import ops
 
 from keras_ktan.introspection.feature_tap import Forward
 from keras_ktan.training.steps.stateless_values import StatelessValues
-from keras_ktan.training.student_loss import without_optimizer
+from keras_ktan.training.student_loss import build_student_metrics, student_forward
 from keras_ktan.utils.cached_batch import plain_batch, plain_iterator, unpack
-from keras_ktan.utils.keras_internals import symbolic_build
 
 
 class TrainStep:
@@ -24,17 +23,7 @@ class TrainStep:
 
     def _symbolic_build(self, iterator=None, data_batch=None):
         super()._symbolic_build(iterator=iterator, data_batch=data_batch)
-        if not self.has_compiled_loss and self.student.compiled:
-            # The student's own metrics make their variables when they first see data. Inside a
-            # compiled step that is too late: what they count there would be lost.
-            if data_batch is not None:
-                data_batch = plain_batch(data_batch, self.student_inputs)
-            with without_optimizer(self.student):
-                symbolic_build(
-                    self.student,
-                    iterator=plain_iterator(iterator or (), self.student_inputs),
-                    data_batch=data_batch,
-                )
+        build_student_metrics(self, plain_iterator(iterator or (), self.student_inputs), data_batch)
 
     def train_step(self, state, data):
         step = _Step(self, state, data)
@@ -116,15 +105,10 @@ class _Step:
         self.values.keep(after, but=variables)
 
     def _run_student(self):
-        outputs, maps, *others = self.objectives.student_forward(self.batch_inputs)
-        # Read now: a T2S objective may run the student's layers again and overwrite them. The
-        # loss against the targets, too: a student's own may hold regularisers of its weights.
-        terms = {}
-        if self.objectives.uses_student_loss:
-            terms["student"] = self.distiller.student_loss(
-                self.x, self.y, outputs, self.sample_weight
-            )
-        return (outputs, maps, self.distiller.student_regularisation(), terms), others
+        (outputs, maps, *others), regularisation, terms = student_forward(
+            self.distiller, self.batch_inputs, self.x, self.y, self.sample_weight
+        )
+        return (outputs, maps, regularisation, terms), others
 
     def teacher_forward(self):
         self.teacher, _ = self.values.run(

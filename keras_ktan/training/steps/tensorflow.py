@@ -7,7 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ktan.training.optimizer import NETWORKS
-from keras_ktan.training.student_loss import batch_size, without_optimizer
+from keras_ktan.training.student_loss import (
+    batch_size,
+    build_student_metrics,
+    student_forward,
+)
 from keras_ktan.utils.cached_batch import plain_batch, unpack
 from keras_ktan.utils.keras_internals import symbolic_build
 
@@ -27,13 +31,7 @@ class TrainStep:
 
     def _symbolic_build(self, iterator=None, data_batch=None):
         super()._symbolic_build(iterator=iterator, data_batch=data_batch)
-        if not self.has_compiled_loss and self.student.compiled:
-            # The student's own metrics make their variables when they first see data. Inside a
-            # compiled step that is too late: replicas cannot make any there.
-            if data_batch is not None:
-                data_batch = plain_batch(data_batch, self.student_inputs)
-            with without_optimizer(self.student):
-                symbolic_build(self.student, iterator=iterator, data_batch=data_batch)
+        build_student_metrics(self, iterator, data_batch)
 
     def make_train_function(self, force=False):
         if self.train_function is not None and not force:
@@ -93,7 +91,7 @@ class TrainStep:
         # student's passes through the discriminator, the discriminator's ends at the maps.
         tapes = {network: tf.GradientTape() for network in NETWORKS}
         with tapes["student"]:
-            student, regularisation, terms = self._student_forward(x, *batch)
+            student, regularisation, terms = student_forward(self, x, *batch)
             outputs, maps = student.outputs, student.maps
             with tapes["student"].stop_recording():
                 teacher = objectives.teacher_forward(student.inputs, *cached)
@@ -111,15 +109,6 @@ class TrainStep:
         logs = {f"{name}_loss": value for name, value in terms.items()} | others | discriminator
         logs, loss = _without_empty_replicas(logs, loss, batch[0])
         return self.log_step(*batch[:2], outputs, sample_weight, loss, logs)
-
-    def _student_forward(self, inputs, x, y, sample_weight):
-        forward = self.objectives.student_forward(inputs)
-        # Read now: a T2S objective may run the student's layers again and overwrite them.
-        regularisation = self.student_regularisation()
-        terms = {}
-        if self.objectives.uses_student_loss:
-            terms["student"] = self.student_loss(x, y, forward.outputs, sample_weight)
-        return forward, regularisation, terms
 
     def _project_features(self, x, y, sample_weight, teacher, student):
         if not self.objectives.uses_maps:

@@ -4,6 +4,7 @@ import keras
 import torch
 from keras import ops
 
+from keras_ktan.training.student_loss import student_forward
 from keras_ktan.utils.cached_batch import plain_batch, unpack
 
 
@@ -16,7 +17,7 @@ class TrainStep:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x, *cached = unpack(x)
         batch = (self.student_inputs(x), y, sample_weight)
-        student, regularisation, terms = self._student_forward(x, *batch)
+        student, regularisation, terms = student_forward(self, x, *batch)
         outputs = student.outputs
         with torch.no_grad():
             teacher = self.objectives.teacher_forward(student.inputs, *cached)
@@ -35,15 +36,6 @@ class TrainStep:
             logs = {f"{name}_loss": value for name, value in terms.items()} | others
             logs = {name: ops.stop_gradient(value) for name, value in logs.items()}
             return self.log_step(*batch[:2], outputs, sample_weight, ops.stop_gradient(loss), logs)
-
-    def _student_forward(self, inputs, x, y, sample_weight):
-        forward = self.objectives.student_forward(inputs)
-        # Read now: a T2S objective may run the student's layers again and overwrite them.
-        regularisation = self.student_regularisation()
-        terms = {}
-        if self.objectives.uses_student_loss:
-            terms["student"] = self.student_loss(x, y, forward.outputs, sample_weight)
-        return forward, regularisation, terms
 
     def _project_features(self, x, y, sample_weight, teacher, student):
         if not self.objectives.uses_maps:
