@@ -12,6 +12,7 @@ from keras_ktan.cache.key import teacher_digest
 from keras_ktan.callbacks.divergence_guard import DivergenceGuard
 from keras_ktan.export import export_student
 from keras_ktan.feature_pair import FeaturePair, as_feature_pairs
+from keras_ktan.introspection.model_inputs import select_inputs
 from keras_ktan.introspection.model_trace import supports_jit
 from keras_ktan.layers.running_variance import RunningVariance
 from keras_ktan.losses.adversarial import AdversarialLoss, get_adversarial_loss
@@ -375,9 +376,7 @@ class KTANDistiller(TrainStep, keras.Model):
         if arguments["loss"] is None:
             validation.validate_student_loss(
                 self.student,
-                arguments["metrics"],
-                arguments["weighted_metrics"],
-                arguments["loss_weights"],
+                *(arguments[name] for name in ("metrics", "weighted_metrics", "loss_weights")),
             )
         validation.validate_trainable(self.student)
 
@@ -435,10 +434,9 @@ class KTANDistiller(TrainStep, keras.Model):
                 distiller is as it was at the end of the last good epoch, or up to 1,000 steps
                 before in a long one.
         """
-        if self.compiled and self.has_compiled_loss:
-            compiled = self._untracked.compile_arguments
-            if self.objectives.uses_student_loss or compiled["metrics"]:
-                validation.validate_targets(x, y)
+        compiled = self._untracked.compile_arguments or {"loss": None}
+        if compiled["loss"] and (self.objectives.uses_student_loss or compiled["metrics"]):
+            validation.validate_targets(x, y)
         self._untracked.teacher_digest = None
         own = [DivergenceGuard()]
         if isinstance(x, CachedDataset) and self.compiled:
@@ -471,6 +469,10 @@ class KTANDistiller(TrainStep, keras.Model):
         super().make_train_function(force)
 
     # What a step asks for; see `training/steps`.
+
+    def student_inputs(self, x):
+        """What the student takes of a batch's inputs: not what only the teacher does."""
+        return select_inputs(self.student, plain_inputs(x))
 
     def student_loss(self, x, y, y_pred, sample_weight, training=True):
         """The loss against the targets alone (a student's own: whatever that holds).
@@ -525,7 +527,7 @@ class KTANDistiller(TrainStep, keras.Model):
     # Outside `fit` a distiller is its student.
 
     def call(self, inputs, training=None):
-        return self.student(plain_inputs(inputs), training=training)
+        return self.student(self.student_inputs(inputs), training=training)
 
     @property
     def losses(self):
@@ -534,7 +536,7 @@ class KTANDistiller(TrainStep, keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """What the student's own `evaluate` reports as its loss."""
-        x = plain_inputs(x)
+        x = self.student_inputs(x)
         loss = self.student_loss(x, y, y_pred, sample_weight, training=training)
         for extra in self.student.losses if self.has_compiled_loss else []:
             loss = loss + keras.ops.cast(keras.ops.sum(extra), loss.dtype)
@@ -551,7 +553,7 @@ class KTANDistiller(TrainStep, keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The metrics of the student's outputs; the distillation terms are not among them."""
-        x = plain_inputs(x)
+        x = self.student_inputs(x)
         if self.has_compiled_loss:
             results = super().compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         else:

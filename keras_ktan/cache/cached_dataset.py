@@ -73,7 +73,8 @@ class CachedDataset(keras.utils.PyDataset):
             distiller: A compiled `KTANDistiller`.
 
         Raises:
-            ValueError: If the teacher is another one, or if a map is missing.
+            ValueError: If the teacher is another one, if a map is missing, or if the student
+                augments its images.
         """
         if teacher_digest(distiller.teacher) != self._teacher:
             raise ValueError(
@@ -82,6 +83,7 @@ class CachedDataset(keras.utils.PyDataset):
                 "now. Fill a cache from this distiller in a new directory."
             )
         objectives = distiller.objectives
+        objectives.forward_passes.validate_cached()
         known = next(iter(self._stored.values()))["maps"]
         require_maps(objectives.teacher_paths, known)
         wanted = [*objectives.teacher_paths, *map(mask_key, objectives.teacher_paths)]

@@ -9,7 +9,8 @@ import zlib
 
 import numpy as np
 
-FORMAT = 1
+# 2: the masks of the outputs lie beside them.
+FORMAT = 2
 _KEY_FILE = "key.json"
 _CHUNKS_FILE = "chunks.jsonl"
 

@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_ktan.cache.key import as_fed, rows_of
 from keras_ktan.introspection.feature_tap import FeatureTap
+from keras_ktan.introspection.model_inputs import select_inputs
 from keras_ktan.utils.cached_batch import mask_key
 
 _PROBED_ROWS = 2
@@ -143,14 +144,14 @@ class _TappedTeacher(keras.Model):
         self.built = True
 
     def call(self, inputs):
-        outputs, maps, masks, _ = self._tap.forward(inputs, training=False)
-        flat = keras.tree.flatten(outputs)
+        forward = self._tap.forward(select_inputs(self.teacher, inputs), training=False)
+        flat = keras.tree.flatten(forward.outputs)
         made = {f"outputs:{place}": tensor for place, tensor in enumerate(flat)}
-        for path, tensor, mask in zip(self._paths, maps, masks, strict=True):
-            made[f"maps:{path}"] = tensor
-            if mask is not None:
-                made[f"maps:{mask_key(path)}"] = mask
-        return made
+        made |= {f"maps:{path}": map_ for path, map_ in zip(self._paths, forward.maps, strict=True)}
+        masks = {f"outputs:{mask_key(place)}": m for place, m in enumerate(forward.output_masks)}
+        for path, mask in zip(self._paths, forward.map_masks, strict=True):
+            masks[f"maps:{mask_key(path)}"] = mask
+        return made | {name: mask for name, mask in masks.items() if mask is not None}
 
 
 def count_of(images):

@@ -101,11 +101,14 @@ def find_layer(model, path, role):
     return layers[path]
 
 
-Forward = collections.namedtuple("Forward", ["outputs", "maps", "map_masks", "output_masks"])
+Forward = collections.namedtuple(
+    "Forward", ["outputs", "maps", "map_masks", "output_masks", "inputs"], defaults=[None]
+)
 Forward.__doc__ = """What one forward pass of a model gave.
 
 `outputs` is the model's own structure, `maps` the list of the caught tensors, and the masks are
-flat lists, one boolean tensor or `None` for each map and for each output.
+flat lists, one boolean tensor or `None` for each map and for each output. `inputs` is what the
+model was given, augmented where it augments.
 """
 
 
@@ -207,7 +210,7 @@ class FeatureTap:
             maps.append(select_output(made, key, path))
             places = [id(tensor) for tensor in keras.tree.flatten(made)]
             map_masks.append(masks[places.index(id(maps[-1]))])
-        return Forward(outputs, maps, map_masks, read_masks(outputs))
+        return Forward(outputs, maps, map_masks, read_masks(outputs), inputs)
 
 
 def _replace_output(outputs, key, tensor):

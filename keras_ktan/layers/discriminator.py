@@ -101,6 +101,19 @@ class FeatureDiscriminator(keras.layers.Layer):
         self.logits.build(shape)
         if condition_shape is not None and self.conditional is not False:
             self.projection.build(tuple(condition_shape))
+        else:
+            # Without weights there is nothing to build: Keras would look at the whole model anew
+            # in every call of `fit` where a layer is not built. `condition_on` may follow.
+            self.projection.built = True
+
+    def condition_on(self, classes):
+        """Make the weights that a condition needs, once.
+
+        Args:
+            classes: Number of classes of the teacher's probabilities.
+        """
+        if self.projection.kernel is None:
+            self.projection.build((None, classes))
 
     def call(self, features, condition=None, step=None, mask=None):
         """The logits of a batch of maps: above 0 where a map looks real.
@@ -146,7 +159,7 @@ class FeatureDiscriminator(keras.layers.Layer):
     def advance_power_iterations(self):
         """Update the spectral norms' estimates; called once per training step."""
         for layer in (*self.hidden, self.logits, self.projection):
-            if layer.built:
+            if layer.kernel is not None:
                 layer.advance_power_iteration()
 
     def compute_mask(self, inputs, previous_mask):

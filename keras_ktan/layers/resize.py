@@ -84,9 +84,8 @@ def resize_map(features, size):
     """Resize the axes between batch and channels.
 
     Args:
-        features: Tensor of rank 4 `(batch, height, width, channels)`, of rank 3
-            `(batch, length, channels)` or of rank 2 `(batch, channels)`.
-        size: The lengths wanted of the axes between: two, one or none.
+        features: Tensor `(batch, lengths..., channels)`, of rank 2 to 5.
+        size: The lengths wanted of the axes between.
 
     Returns:
         Tensor of the same rank.
@@ -96,10 +95,7 @@ def resize_map(features, size):
         if isinstance(current, int) and isinstance(wanted, int) and current == wanted:
             continue
         matrix = ops.cast(averaging_matrix(current, wanted), features.dtype)
-        equation = {
-            (3, 1): "pl,nlc->npc",
-            (4, 1): "ph,nhwc->npwc",
-            (4, 2): "pw,nhwc->nhpc",
-        }[len(features.shape), axis]
-        features = ops.einsum(equation, matrix, features)
+        axes = "n" + "hwd"[: len(features.shape) - 2] + "c"
+        target = axes.replace(axes[axis], "p")
+        features = ops.einsum(f"p{axes[axis]},{axes}->{target}", matrix, features)
     return features

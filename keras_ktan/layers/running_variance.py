@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_ktan.losses.reductions import without_padding
+
 
 @keras.saving.register_keras_serializable(package="keras_ktan")
 class RunningVariance(keras.layers.Layer):
@@ -48,19 +50,27 @@ class RunningVariance(keras.layers.Layer):
         self.variance = self.add_weight(shape=shape, name="variance", **arguments)
         self.built = True
 
-    def update_state(self, values):
+    def update_state(self, values, mask=None):
         """Take in a batch.
 
         Args:
             values: Tensor `(batch, ..., dimensions)`, or `(batch,)`.
+            mask: Optional boolean tensor `(batch, ...)` without the dimensions: the positions
+                that are no padding.
         """
         values = ops.stop_gradient(ops.cast(values, self.mean.dtype))
+        (values,) = without_padding(mask, values)
         values = ops.reshape(values, (-1, *self.mean.shape))
-        new = ops.cast(ops.shape(values)[0], self.mean.dtype)
+        if mask is None:
+            shown = ops.ones((ops.shape(values)[0],), self.mean.dtype)
+        else:
+            shown = ops.reshape(ops.cast(mask, self.mean.dtype), (-1,))
+        new = ops.sum(shown)
         # A replica without examples must not divide by 0.
         some = ops.maximum(new, 1.0)
-        new_mean = ops.sum(values, axis=0) / some
-        new_variance = ops.sum(ops.square(values - new_mean), axis=0) / some
+        shown = ops.reshape(shown, (-1, *(1,) * len(self.mean.shape)))
+        new_mean = ops.sum(values * shown, axis=0) / some
+        new_variance = ops.sum(ops.square(values - new_mean) * shown, axis=0) / some
         count, mean, variance = (
             ops.convert_to_tensor(state) for state in (self.count, self.mean, self.variance)
         )

@@ -35,6 +35,7 @@ class SpectralConvolution(keras.layers.Layer):
         self.filters = filters
         self.kernel_size = kernel_size
         self.use_bias = use_bias
+        self.kernel = None
 
     def build(self, input_shape):
         window = (self.kernel_size,) * (len(input_shape) - 2)

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_ktan.layers.channel_selection import ChannelSelection, validate_channels
+from keras_ktan.layers.map_shapes import meeting_forms
 from keras_ktan.layers.resize import resize_map, resize_masked_map
 
 T2S_OBJECTIVES = ("auto", "selection", "student_head", "task", "reconstruction", None)
@@ -18,8 +19,9 @@ class TeacherToStudent(keras.layers.Layer):
     """Teacher-to-Student layer: any teacher's map in the shape of any student's.
 
     Channels are selected or mixed by a 1×1 convolution; height and width go down by area
-    averaging or up by linear interpolation. It works on maps of rank 4 (images), 3 (sequences)
-    and 2 (vectors), channels last.
+    averaging or up by linear interpolation. It works on maps of rank 5 (volumes), 4 (images), 3
+    (sequences) and 2 (vectors), channels last. Unlike ranks meet, too: tokens of an image are
+    folded to a grid, and where one map is a vector the other is averaged over its positions.
 
     A selection of the teacher's channels is fixed: nothing is trained, so T2S and the student
     cannot agree on a constant map, and it costs nothing. Where the student has more channels
@@ -94,6 +96,7 @@ class TeacherToStudent(keras.layers.Layer):
         self.activation = activation
         self.channels = None if channels is None else validate_channels(channels)
         self.selects = False
+        self.teacher_form = self.student_form = None  # of the maps where they meet
         self.objective_layer = None  # the weights that only the objective uses
         self.mix = None
 
@@ -116,14 +119,17 @@ class TeacherToStudent(keras.layers.Layer):
                 where it is not known which ones matter.
 
         Raises:
-            ValueError: If the ranks differ, if a selection is asked for and not possible, or if
-                the layer is already connected to maps with other numbers of channels.
+            ValueError: If maps of these shapes cannot meet, if a selection is asked for and not
+                possible, or if the layer is already connected to maps that are not alike.
         """
-        _validate_shapes(teacher_shape, student_shape)
+        forms = meeting_forms(teacher_shape, student_shape)
+        _validate_channels_known(teacher_shape, student_shape)
         teacher_channels, student_channels = teacher_shape[-1], student_shape[-1]
         if self.mix is not None:
-            self._validate_again(teacher_channels, student_channels, channels)
+            settled = self._settle_activation(activation, teacher_activation)
+            self._validate_again(teacher_channels, student_channels, channels, settled, forms)
             return
+        self.teacher_form, self.student_form = forms
         if self.channels is not None:
             validate_channels(self.channels, teacher_channels, student_channels)
         elif self.objective in ("auto", "selection") and student_channels <= teacher_channels:
@@ -148,14 +154,18 @@ class TeacherToStudent(keras.layers.Layer):
         self.mix.build((None, teacher_channels))
         if not self.selects and self.channels is not None:
             self.mix.kernel.assign(np.eye(teacher_channels)[:, self.channels])
-        chosen = keras.activations.get(activation if self.activation == "auto" else self.activation)
-        comes_out_of_it = self.activation == "auto" and _same(chosen, teacher_activation)
-        if self.selects and comes_out_of_it:
-            chosen = keras.activations.linear  # a swish applied twice is another map
-        self.settled_activation = chosen
+        self.settled_activation = self._settle_activation(activation, teacher_activation)
         self.built = True
 
-    def _validate_again(self, teacher_channels, student_channels, channels):
+    def _settle_activation(self, activation, teacher_activation):
+        if self.activation != "auto":
+            return keras.activations.get(self.activation)
+        chosen = keras.activations.get(activation)
+        if self.selects and _same(chosen, teacher_activation):
+            return keras.activations.linear  # a swish applied twice is another map
+        return chosen
+
+    def _validate_again(self, teacher_channels, student_channels, channels, activation, forms):
         """A second pair may share the layer, where its maps are alike."""
         known = self.mix.channels if self.selects else None
         units = len(known) if self.selects else self.mix.units
@@ -171,6 +181,21 @@ class TeacherToStudent(keras.layers.Layer):
                 f"maps keep other channels: {known} and {list(channels)}. Expected the same. Give "
                 "each pair a layer of its own, or a learned objective."
             )
+        if not _equal(activation, self.settled_activation):
+            raise ValueError(
+                "One TeacherToStudent layer was given to two pairs whose student's maps come out "
+                f"of different activations: {_name(self.settled_activation)} and "
+                f"{_name(activation)}. Expected the same, because T2S's map must be one that the "
+                "student can reach. Give each pair a layer of its own."
+            )
+        known_forms = (self.teacher_form, self.student_form)
+        if [form.describe() for form in forms] != [form.describe() for form in known_forms]:
+            raise ValueError(
+                "One TeacherToStudent layer was given to two pairs whose maps meet in different "
+                f"forms: {[form.shape for form in known_forms]} and "
+                f"{[form.shape for form in forms]}. Expected the same. Give each pair a layer of "
+                "its own."
+            )
 
     def build(self, input_shape=None, **kwargs):
         if self.mix is None:
@@ -184,15 +209,16 @@ class TeacherToStudent(keras.layers.Layer):
 
         Args:
             teacher_map: Tensor `(batch, ..., teacher_channels)`.
-            size: The student's lengths of the axes between batch and channels; `None`: the
-                teacher's.
+            size: The student's lengths of the axes between batch and channels, in the form in
+                which the maps meet; `None`: the teacher's.
             mask: Optional boolean tensor `(batch, ...)` without the channels: the positions that
                 are no padding, which alone enter what is averaged.
 
         Returns:
             Tensor `(batch, *size, student_channels)`.
         """
-        projected = ops.cast(teacher_map, self.compute_dtype)
+        projected, mask = self.teacher_form.apply(teacher_map, mask)
+        projected = ops.cast(projected, self.compute_dtype)
         # Mixing channels and averaging positions commute: the work is done where the map is
         # smaller. Going up first would blow up a map of many channels.
         grows = size is not None and _positions(size) > _positions(projected.shape[1:-1])
@@ -219,13 +245,7 @@ class TeacherToStudent(keras.layers.Layer):
         }
 
 
-def _validate_shapes(teacher_shape, student_shape):
-    if len(teacher_shape) != len(student_shape) or not 2 <= len(student_shape) <= 4:
-        raise ValueError(
-            f"Received a teacher's map of shape {tuple(teacher_shape)} and a student's map of "
-            f"shape {tuple(student_shape)}. Expected two maps of the same rank, 2, 3 or 4. "
-            "Name layers whose outputs have the same rank, or add a Reshape layer to one."
-        )
+def _validate_channels_known(teacher_shape, student_shape):
     if teacher_shape[-1] is None or student_shape[-1] is None:
         raise ValueError(
             f"Received maps of shapes {tuple(teacher_shape)} and {tuple(student_shape)}. "
@@ -238,8 +258,18 @@ def _same(activation, other):
     """Whether two activations are the same function."""
     if other is None or activation is keras.activations.linear:
         return False
+    return _equal(activation, keras.activations.get(other))
+
+
+def _name(activation):
+    return getattr(activation, "__name__", None) or activation.name
+
+
+def _equal(activation, other):
+    if activation is other:
+        return True
     serialize = keras.saving.serialize_keras_object
-    one, two = (serialize(function) for function in (activation, keras.activations.get(other)))
+    one, two = (serialize(function) for function in (activation, other))
     for config in (one, two):  # a ReLU layer's name says nothing
         if isinstance(config, dict) and isinstance(config.get("config"), dict):
             config["config"] = {k: v for k, v in config["config"].items() if k != "name"}

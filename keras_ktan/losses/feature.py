@@ -9,6 +9,7 @@ from keras_ktan.losses.reductions import (
     mean_per_example,
     unreduced,
     weighted_mean_over_positions,
+    without_padding,
 )
 
 # Keeps the direction of an all-zero position (a dead ReLU) defined without
@@ -113,11 +114,7 @@ def feature_loss(loss, target, features, position_weights=None, mask=None):
     if mask is not None and len(features.shape) == 2:
         mask = None  # a vector has no positions
     if mask is not None:
-        # Not only left out of the means: padding may hold anything, a NaN, too.
-        target, features = (
-            ops.where(expand_mask(mask, tensor), tensor, ops.zeros_like(tensor))
-            for tensor in (target, features)
-        )
+        target, features = without_padding(mask, target, features)
     if not isinstance(loss, str):
         return unreduced(loss, mask)(target, features)
     target, features = in_full_precision(target, features)

@@ -5,10 +5,12 @@ from typing import Any
 from keras import ops
 
 from keras_ktan.losses.reductions import (
+    expand_mask,
     in_full_precision,
     is_loss_function,
     mean_per_example,
     unreduced,
+    without_padding,
 )
 
 # Keeps the standard deviation of equal logits away from 0.
@@ -16,7 +18,11 @@ _EPSILON = 1e-6
 
 
 def softened_kl(
-    teacher_logits: Any, student_logits: Any, temperature: float, kind: str = "softmax"
+    teacher_logits: Any,
+    student_logits: Any,
+    temperature: float,
+    kind: str = "softmax",
+    mask: Any = None,
 ) -> Any:
     """Divergence of the student's softened probabilities from the teacher's.
 
@@ -30,6 +36,8 @@ def softened_kl(
         temperature: Number above 0 that both are divided by.
         kind: `"softmax"` for one class of many, `"sigmoid"` for classes that
             are independent of each other.
+        mask: Optional boolean tensor `(batch, ...)` without the classes: the positions that are
+            no padding.
 
     Returns:
         Tensor `(batch,)`: `T² · KL(teacher ‖ student)`, summed over the classes and
@@ -62,7 +70,7 @@ def softened_kl(
         divergence = _share_of_divergence(
             on, ops.log_sigmoid(student_logits)
         ) + _share_of_divergence(off, ops.log_sigmoid(-student_logits))
-    return mean_per_example(ops.sum(divergence, axis=-1)) * temperature**2
+    return mean_per_example(ops.sum(divergence, axis=-1), mask) * temperature**2
 
 
 def _share_of_divergence(teacher_log, student_log):
@@ -74,7 +82,11 @@ def _share_of_divergence(teacher_log, student_log):
 
 
 def standardized_kl(
-    teacher_logits: Any, student_logits: Any, temperature: float, kind: str = "softmax"
+    teacher_logits: Any,
+    student_logits: Any,
+    temperature: float,
+    kind: str = "softmax",
+    mask: Any = None,
 ) -> Any:
     """Divergence of softened probabilities after both models' logits were standardised.
 
@@ -86,6 +98,7 @@ def standardized_kl(
         student_logits: Tensor of the same shape.
         temperature: Number above 0 that the standardised logits are divided by.
         kind: `"softmax"`; independent classes have no common scale to be standardised by.
+        mask: As in `softened_kl`.
 
     Returns:
         Tensor `(batch,)`, as `softened_kl` of the standardised logits.
@@ -106,11 +119,17 @@ def standardized_kl(
         return ops.where(known, centred / (deviation + _EPSILON), logits)
 
     teacher_logits, student_logits = in_full_precision(teacher_logits, student_logits)
-    return softened_kl(standardized(teacher_logits), standardized(student_logits), temperature)
+    return softened_kl(
+        standardized(teacher_logits), standardized(student_logits), temperature, mask=mask
+    )
 
 
 def pearson(
-    teacher_logits: Any, student_logits: Any, temperature: float, kind: str = "softmax"
+    teacher_logits: Any,
+    student_logits: Any,
+    temperature: float,
+    kind: str = "softmax",
+    mask: Any = None,
 ) -> Any:
     """One minus the correlation of both models' softened probabilities.
 
@@ -123,6 +142,8 @@ def pearson(
         student_logits: Tensor of the same shape.
         temperature: Number above 0 that both are divided by.
         kind: `"softmax"` or `"sigmoid"`: what makes probabilities of the logits.
+        mask: As in `softened_kl`. Over the examples, a position is averaged for those alone in
+            which it is no padding.
 
     Returns:
         Tensor `(batch,)`. The term over the examples is the same for all of them.
@@ -134,24 +155,38 @@ def pearson(
     teacher, student = (
         make(logits / temperature) for logits in in_full_precision(teacher_logits, student_logits)
     )
-    over_classes = mean_per_example(1.0 - _correlation(teacher, student, axis=-1))
-    over_examples = ops.mean(1.0 - _correlation(teacher, student, axis=0))
+    over_classes = mean_per_example(1.0 - _correlation(teacher, student, axis=-1), mask)
+    if mask is None:
+        over_examples = ops.mean(1.0 - _correlation(teacher, student, axis=0))
+    else:
+        distances = 1.0 - _correlation(teacher, student, axis=0, mask=expand_mask(mask, teacher))
+        # `(positions..., classes)`: a position that is padding in every example does not count.
+        shown = ops.cast(expand_mask(ops.any(mask, axis=0), distances), distances.dtype)
+        over_examples = ops.sum(distances * shown) / ops.maximum(ops.sum(shown), 1.0)
     return (over_classes + over_examples) * temperature**2
 
 
-def _correlation(one, other, axis):
-    one = one - ops.mean(one, axis=axis, keepdims=True)
-    other = other - ops.mean(other, axis=axis, keepdims=True)
+def _correlation(one, other, axis, mask=None):
+    one, other = _centred(one, axis, mask), _centred(other, axis, mask)
     product = ops.sum(one * other, axis=axis)
     sizes = ops.sum(ops.square(one), axis=axis) * ops.sum(ops.square(other), axis=axis)
     # Below the square of a probability's rounding error there is nothing to correlate.
     return product * ops.rsqrt(ops.maximum(sizes, 1e-16))
 
 
+def _centred(values, axis, mask):
+    """Differences from the mean along an axis; padding is 0 and enters no mean."""
+    if mask is None:
+        return values - ops.mean(values, axis=axis, keepdims=True)
+    shown = ops.cast(mask, values.dtype)
+    count = ops.maximum(ops.sum(shown, axis=axis, keepdims=True), 1.0)
+    return (values - ops.sum(values * shown, axis=axis, keepdims=True) / count) * shown
+
+
 LOGITS_LOSSES = {"kl": softened_kl, "standardized_kl": standardized_kl, "pearson": pearson}
 
 
-def logits_loss(loss, teacher_logits, student_logits, temperature, kind="softmax"):
+def logits_loss(loss, teacher_logits, student_logits, temperature, kind="softmax", mask=None):
     """Distance of the student's logits from the teacher's.
 
     Args:
@@ -161,13 +196,16 @@ def logits_loss(loss, teacher_logits, student_logits, temperature, kind="softmax
         student_logits: Tensor of the same shape.
         temperature: Number above 0. It belongs to the named losses alone.
         kind: `"softmax"` or `"sigmoid"`.
+        mask: Optional boolean tensor `(batch, ...)` without the classes: the positions that are
+            no padding.
 
     Returns:
         Tensor `(batch,)`.
     """
+    teacher_logits, student_logits = without_padding(mask, teacher_logits, student_logits)
     if isinstance(loss, str):
-        return LOGITS_LOSSES[loss](teacher_logits, student_logits, temperature, kind)
-    return unreduced(loss)(teacher_logits, student_logits)
+        return LOGITS_LOSSES[loss](teacher_logits, student_logits, temperature, kind, mask)
+    return unreduced(loss, mask)(teacher_logits, student_logits)
 
 
 def validate_logits_loss(loss, kinds=("softmax",)):

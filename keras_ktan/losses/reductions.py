@@ -91,6 +91,18 @@ def expand_mask(mask, values):
     return ops.broadcast_to(ops.cast(mask, "bool"), ops.shape(values))
 
 
+def without_padding(mask, *tensors):
+    """The tensors `(batch, positions..., channels)`, 0 where there is padding.
+
+    Not only left out of the means: padding may hold anything, a NaN, too.
+    """
+    if mask is None:
+        return tensors
+    return [
+        ops.where(expand_mask(mask, tensor), tensor, ops.zeros_like(tensor)) for tensor in tensors
+    ]
+
+
 def is_loss_function(value):
     """Whether a value is a `keras.losses.Loss` or a function, not a class."""
     return isinstance(value, keras.losses.Loss) or (callable(value) and not isinstance(value, type))

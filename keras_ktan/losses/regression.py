@@ -2,10 +2,15 @@
 
 from keras import ops
 
-from keras_ktan.losses.reductions import in_full_precision, mean_per_example
+from keras_ktan.losses.reductions import (
+    expand_mask,
+    in_full_precision,
+    mean_per_example,
+    without_padding,
+)
 
 
-def scaled_squared_error(teacher_outputs, student_outputs, variance):
+def scaled_squared_error(teacher_outputs, student_outputs, variance, mask=None):
     """Squared difference in units of the teacher's variance.
 
     Outputs of a regression have units of their own: a price and a share of it would count a
@@ -18,6 +23,8 @@ def scaled_squared_error(teacher_outputs, student_outputs, variance):
         student_outputs: Tensor of the same shape.
         variance: Tensor `(dimensions,)`, or a scalar for outputs `(batch,)`. A dimension with
             variance 0 is not scaled.
+        mask: Optional boolean tensor `(batch, ...)` without the dimensions: the positions that
+            are no padding.
 
     Returns:
         Tensor `(batch,)`, averaged over the dimensions and over the axes between.
@@ -34,6 +41,6 @@ def scaled_squared_error(teacher_outputs, student_outputs, variance):
     """
     teacher, student, variance = in_full_precision(teacher_outputs, student_outputs, variance)
     scale = ops.where(variance > 0, variance, 1.0)
-    # One value per position first: whoever masks positions does it here.
+    teacher, student = without_padding(mask, teacher, student)
     values = ops.square(teacher - student) / scale
-    return mean_per_example(values)
+    return mean_per_example(values, None if mask is None else expand_mask(mask, values))

@@ -12,6 +12,7 @@ from keras_ktan.introspection.feature_tap import FeatureTap
 from keras_ktan.losses.adversarial import get_adversarial_loss
 from keras_ktan.losses.feature import feature_loss
 from keras_ktan.plots.figure import figure_class
+from keras_ktan.training.padding import meeting_map
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -100,18 +101,19 @@ def _panels(distiller, images, student_without, pair):
         )
     images = np.asarray(images)
     teacher = objectives.teacher_forward(images)
-    paths = [one.pair.student_layer_name for one in objectives.pairs]
-    student = FeatureTap(distiller.student, paths, "student").forward(images)
-    teacher_maps, student_maps = teacher.maps, student.maps
+    student = objectives.student_forward(images, training=False)
+    student_maps = student.maps
     targets = objectives.targets(teacher, student)
     target = targets[pair].map
     panels = [
-        ("teacher", (_energy(teacher_maps[pair]), None)),
+        ("teacher", (_energy(targets[pair].teacher_map), None)),
         ("teacher, projected by T2S", (_energy(target), None)),
     ]
     students = {"student with KTAN": student_maps[pair]}
     if student_without is not None:
-        _, (without,) = FeatureTap(student_without, [paths[pair]], "student")(images)
+        path = chosen.pair.student_layer_name
+        _, (without,) = FeatureTap(student_without, [path], "student")(images)
+        without, _ = meeting_map(chosen, "student", without, None)
         students = {"student without KTAN": without, **students}
     for name, features in students.items():
         agreement = 1.0 - _numpy(feature_loss("cosine", target, features))

@@ -6,6 +6,7 @@ from keras import ops
 from keras_ktan.introspection.outputs import select
 from keras_ktan.losses.logits import logits_loss
 from keras_ktan.losses.regression import scaled_squared_error
+from keras_ktan.training.padding import common_mask, mask_of_positions
 
 # Probabilities below the first are taken for it, and those above the second, so that logarithm and
 # gradient are finite, also where the loss is scaled. Half precision has no smaller ones.
@@ -64,11 +65,34 @@ class ConnectedOutput:
             return ops.log(values)
         return ops.log(values) - ops.log1p(-values)
 
-    def loss(self, loss, teacher_values, student_values, temperature):
+    def mask(self, teacher, student):
+        """Which positions of the output are padding in neither model.
+
+        Args:
+            teacher: The `Forward` of the teacher.
+            student: That of the student.
+
+        Returns:
+            A boolean tensor `(batch, positions...)`, or `None` where nothing is padding.
+        """
+        masks = []
+        for role, forward in (("teacher", teacher), ("student", student)):
+            values = select(forward.outputs, self._keys[role])
+            flat = keras.tree.flatten(forward.outputs)
+            place = next(place for place, tensor in enumerate(flat) if tensor is values)
+            masks.append(
+                mask_of_positions(
+                    forward.output_masks[place], values, f"output {self.name} of the {role}"
+                )
+            )
+        return common_mask(*masks)
+
+    def loss(self, loss, teacher_values, student_values, temperature, mask=None):
         """Distance of the student's values from the teacher's, a tensor `(batch,)`."""
         if self.kind == "regression" and isinstance(loss, str):
-            return scaled_squared_error(teacher_values, student_values, self.variance.result())
-        return logits_loss(loss, teacher_values, student_values, temperature, self.kind)
+            variance = self.variance.result()
+            return scaled_squared_error(teacher_values, student_values, variance, mask)
+        return logits_loss(loss, teacher_values, student_values, temperature, self.kind, mask)
 
     def as_student_output(self, values):
         """What the labelled loss expects in the student's place: a helper head's scores, made
@@ -85,10 +109,11 @@ class ConnectedOutput:
         scores = self.values("teacher", outputs)
         return ops.softmax(scores, axis=-1) if self.kind == "softmax" else ops.sigmoid(scores)
 
-    def observe(self, teacher_outputs):
+    def observe(self, teacher, student):
         """Once per training step: the teacher's values enter their running variance."""
         if self.variance is not None:
-            self.variance.update_state(self.values("teacher", teacher_outputs))
+            values = self.values("teacher", teacher.outputs)
+            self.variance.update_state(values, self.mask(teacher, student))
 
     def describe(self):
         """A line for `summary()`."""

@@ -2,8 +2,10 @@
 
 from keras_ktan.introspection.activations import activation_behind
 from keras_ktan.introspection.channel_importance import channels_to_select
+from keras_ktan.introspection.data_format import validate_channels_last
 from keras_ktan.introspection.feature_tap import find_layer, select_output, split_path
 from keras_ktan.layers.discriminator import FeatureDiscriminator
+from keras_ktan.layers.map_shapes import meeting_forms
 from keras_ktan.layers.teacher_to_student import TeacherToStudent
 from keras_ktan.losses.position_weights import validate_position_weights
 from keras_ktan.training.t2s_objectives import attach_objective
@@ -27,27 +29,29 @@ class ConnectedPair:
         self.pair = pair
         self.weight = pair.weight
         self.teacher_shape = _map_shape(teacher_trace, pair.teacher_layer_name, "teacher")
-        self.student_shape = _map_shape(student_trace, pair.student_layer_name, "student")
-        if pair.position_weights is not None:
-            validate_position_weights(
-                pair.position_weights, teacher_trace.outputs, self.student_shape
-            )
+        self._found_shape = _map_shape(student_trace, pair.student_layer_name, "student")
         policy = student_trace.model.dtype_policy
         self.teacher_to_student = pair.teacher_to_student or TeacherToStudent(dtype=policy)
         channels, source = channels_to_select(
-            pair, teacher_trace, student_trace, self.student_shape[-1]
+            pair, teacher_trace, student_trace, self._found_shape[-1]
         )
         if self.teacher_to_student.channels is not None:
             source = "those that were given"
         self.teacher_to_student.connect(
             self.teacher_shape,
-            self.student_shape,
+            self._found_shape,
             activation=activation_behind(student_trace, *split_path(pair.student_layer_name)),
             teacher_activation=activation_behind(
                 teacher_trace, *split_path(pair.teacher_layer_name)
             ),
             channels=channels,
         )
+        # In the form in which it meets the teacher's map.
+        self.student_shape = meeting_forms(self.teacher_shape, self._found_shape)[1].shape
+        if pair.position_weights is not None:
+            validate_position_weights(
+                pair.position_weights, teacher_trace.outputs, self.student_shape
+            )
         self.objective = attach_objective(
             self.teacher_to_student,
             student_trace.model,
@@ -85,8 +89,7 @@ class ConnectedPair:
         self.conditional = wish is not False and classes is not None
         if not self.conditional:
             return
-        if not projection.built:
-            projection.build((None, classes))
+        self.discriminator.condition_on(classes)
         known = projection.kernel.shape[0]
         if known != classes:
             raise ValueError(
@@ -111,9 +114,11 @@ class ConnectedPair:
 
     def describe(self):
         """Lines for `summary()`."""
+        t2s = self.teacher_to_student
+        forms = [form.describe() for form in (t2s.teacher_form, t2s.student_form)]
         return (
-            f"{self.pair.teacher_layer_name} {tuple(self.teacher_shape)} -> "
-            f"{self.pair.student_layer_name} {tuple(self.student_shape)}, "
+            f"{self.pair.teacher_layer_name} {tuple(self.teacher_shape)}{forms[0]} -> "
+            f"{self.pair.student_layer_name} {tuple(self._found_shape)}{forms[1]}, "
             f"weight {self.weight:g}, T2S objective {self.objective.describe()}, "
             f"discriminator {'conditional' if self.conditional else 'unconditional'}"
             + ("" if self.pair.position_weights is None else ", positions weighted")
@@ -130,4 +135,7 @@ def _map_shape(trace, path, role):
             "in one forward pass. Expected exactly once, so that its feature map is one tensor. "
             "Name a layer that runs once, such as the one behind it."
         )
-    return tuple(select_output(calls[0].output_specs, key, path).shape)
+    shape = tuple(select_output(calls[0].output_specs, key, path).shape)
+    if len(shape) > 2:
+        validate_channels_last(trace, layer_path, calls[0].output_ids, role)
+    return shape

@@ -9,12 +9,11 @@ import functools
 import keras
 from keras import ops
 
-from keras_ktan.introspection.feature_tap import FeatureTap, Forward
 from keras_ktan.losses.adversarial import get_adversarial_loss
-from keras_ktan.losses.feature import feature_loss, takes_position_weights
+from keras_ktan.losses.feature import feature_loss
+from keras_ktan.training.forward_passes import ForwardPasses
 from keras_ktan.training.padding import make_target
-from keras_ktan.training.t2s_objectives import T2SContext
-from keras_ktan.utils.cached_batch import mask_key, require_maps
+from keras_ktan.training.t2s_context import T2SContext
 from keras_ktan.utils.numbers import is_active, is_schedule
 
 
@@ -34,13 +33,12 @@ class Objectives:
         self.outputs = outputs
         # Outputs for each position (a detector's) say nothing of a whole image.
         whole = [output for output in outputs if output.per_image]
-        self._head_output = next(iter(whole), None)
+        self.head_output = next(iter(whole), None)
         self.condition = next((output for output in whole if output.kind != "regression"), None)
-        self._teacher_structure = pairing.teacher_structure
         self._temperature = temperature
         self._weights = weights
         self._logits_loss = losses["logits"]
-        self._feature_loss = losses["feature"]
+        self.feature_loss = losses["feature"]
         self._adversarial_loss = get_adversarial_loss(losses["adversarial"])
         self.uses_student_loss = self.is_active("student")
         self.uses_maps = self.is_active("feature") or self.is_active("adversarial")
@@ -56,9 +54,9 @@ class Objectives:
         self.uses_teacher_outputs = self.uses_teacher and (
             bool(outputs) or self.uses_position_weights
         )
-        student_paths = [pair.pair.student_layer_name for pair in self.pairs]
-        self._teacher_tap = FeatureTap(pairing.teacher, self.teacher_paths, "teacher")
-        self._student_tap = FeatureTap(pairing.student, student_paths, "student")
+        self.forward_passes = ForwardPasses(
+            pairing, self.pairs, self.uses_teacher, self.uses_teacher_outputs
+        )
 
     def is_active(self, term):
         """Whether a term is computed at all: its weight is not the number 0."""
@@ -74,100 +72,29 @@ class Objectives:
             names += ["discriminator_loss", "discriminator_accuracy"]
         return names
 
-    def validate_position_weights(self):
-        """Weights of positions mean nothing where positions are averaged first."""
-        if self.uses_position_weights and not takes_position_weights(self._feature_loss):
-            raise ValueError(
-                f"Received feature_loss={self._feature_loss!r} and a FeaturePair with "
-                "position_weights. Expected a named feature loss that compares position by "
-                "position. Use 'cosine'."
-            )
-
-    def validate_t2s_objectives(self):
-        """An objective of T2S must have a loss to compute."""
-        for pair in self.pairs:
-            if pair.objective.name == "student_head" and not (
-                self.uses_student_loss or self.outputs
-            ):
-                raise ValueError(
-                    "Received objective='student_head' of T2S with student_loss_weight=0 for "
-                    "models without paired outputs. Expected targets or outputs that the student's "
-                    "head can be compared with. Use objective='reconstruction'."
-                )
-            if pair.teacher_to_student.objective != "task":
-                continue
-            if self._head_output is None or self._head_output.size != pair.objective.classes:
-                raise ValueError(
-                    "Received objective='task' for a TeacherToStudent, but `compile` found no "
-                    f"paired output of {pair.objective.classes} classes that the linear head can "
-                    "learn. Expected one of rank 2 whose kind is known. Name it with "
-                    "`output_pairs=OutputPair(..., kind='softmax')`, or use "
-                    "objective='reconstruction'."
-                )
+    def student_forward(self, inputs, training=True):
+        """The one student forward pass of a step; see `ForwardPasses.student`."""
+        return self.forward_passes.student(inputs, training)
 
     def teacher_forward(self, inputs, outputs=None, maps=None):
-        """The one teacher forward pass of a step; none for a batch that holds its results.
+        """The one teacher forward pass of a step; see `ForwardPasses.teacher`."""
+        return self.forward_passes.teacher(inputs, outputs, maps)
 
-        Args:
-            inputs: The batch of inputs.
-            outputs: Of a batch from a `TeacherCache`: dict from positions, as text, among the
-                teacher's flattened outputs to tensors.
-            maps: Of such a batch: dict from paths of the teacher's layers to tensors.
-
-        Returns:
-            A `Forward`, of `None` and empty lists when no term needs the teacher.
-
-        Raises:
-            ValueError: If a batch from a cache lacks a map that a pair needs.
-        """
-        if not self.uses_teacher:
-            return Forward(None, [], [], [])
-        if outputs is not None:
-            return self._cached_teacher(outputs, maps)
-        forward = self._teacher_tap.forward(inputs, training=False)
-        stop = ops.stop_gradient
-        return forward._replace(
-            outputs=keras.tree.map_structure(stop, forward.outputs),
-            maps=[stop(feature) for feature in forward.maps],
-        )
-
-    def observe_teacher(self, outputs):
+    def observe_outputs(self, teacher, student):
         """Once per training step, before the losses: what is kept of the teacher's outputs.
 
         Args:
-            outputs: The teacher's outputs, or `None`.
+            teacher: What `teacher_forward` returned.
+            student: What `student_forward` returned.
         """
-        if outputs is not None:
+        if teacher.outputs is not None:
             for output in self.outputs:
-                output.observe(outputs)
+                output.observe(teacher, student)
 
-    def _cached_teacher(self, outputs, maps):
-        require_maps(self.teacher_paths, maps)
-        structured = None
-        if self.uses_teacher_outputs:
-            flat = [_as_computed(outputs[str(place)]) for place in range(len(outputs))]
-            structured = keras.tree.pack_sequence_as(self._teacher_structure, flat)
-        kept = [_as_computed(maps[path]) for path in self.teacher_paths]
-        masks = [maps.get(mask_key(path)) for path in self.teacher_paths]
-        masks = [None if mask is None else ops.cast(mask, "bool") for mask in masks]
-        return Forward(structured, kept, masks, [None] * len(outputs))
-
-    def student_forward(self, inputs):
-        """The one student forward pass of a step.
-
-        Args:
-            inputs: The batch of inputs.
-
-        Returns:
-            A `Forward`.
-        """
-        return self._student_tap.forward(inputs, training=True)
-
-    def project_features(self, inputs, teacher, student, student_loss):
+    def project_features(self, teacher, student, student_loss):
         """T2S's maps, and what T2S minimises.
 
         Args:
-            inputs: The batch of inputs.
             teacher: What `teacher_forward` returned.
             student: What `student_forward` returned.
             student_loss: Function from outputs to the scalar loss against the targets.
@@ -175,25 +102,22 @@ class Objectives:
         Returns:
             A tuple `(targets, loss)`: the `Target` of each pair, and the sum of the objectives.
         """
-        teacher_outputs = teacher.outputs
         targets, total = self.targets(teacher, student), 0.0
-        for pair, teacher_map, student_map, target in zip(
-            self.pairs, teacher.maps, student.maps, targets, strict=True
-        ):
+        for pair, student_map, target in zip(self.pairs, student.maps, targets, strict=True):
             if pair.teacher_to_student.selects:
                 continue  # nothing to learn
             context = T2SContext(
-                inputs=inputs,
-                teacher_map=teacher_map,
+                inputs=student.inputs,
+                teacher_map=target.teacher_map,
                 student_map=student_map,
                 teacher_mask=target.teacher_mask,
                 mask=target.mask,
                 student_loss=student_loss if self.uses_student_loss else _zero,
                 class_student_loss=self._head_student_loss(student_loss),
-                logits_loss=functools.partial(self._mean_logits_loss, teacher_outputs),
-                class_logits_loss=functools.partial(self._head_logits_loss, teacher_outputs),
+                logits_loss=functools.partial(self._mean_logits_loss, teacher, student),
+                class_logits_loss=functools.partial(self._head_logits_loss, teacher.outputs),
                 feature_loss=functools.partial(
-                    self._mean_feature_loss, pair, teacher_outputs, target.mask
+                    self._mean_feature_loss, pair, teacher.outputs, target.mask
                 ),
             )
             loss = pair.objective.loss(target.map, context)
@@ -253,14 +177,14 @@ class Objectives:
     def discriminator_loss(self, logits, targets):
         """What the discriminators minimise, a scalar."""
         return self._sum_over_pairs(
-            self._adversarial_loss.discriminator_loss(real, fake, _score_mask(target))
+            self._adversarial_loss.discriminator_loss(real, fake, target.mask)
             for (real, fake), target in zip(logits, targets, strict=True)
         )
 
     def discriminator_accuracy(self, logits, targets):
         """Share of logits that are right, averaged over the pairs."""
         accuracies = [
-            ops.mean(self._adversarial_loss.discriminator_accuracy(real, fake, _score_mask(target)))
+            ops.mean(self._adversarial_loss.discriminator_accuracy(real, fake, target.mask))
             for (real, fake), target in zip(logits, targets, strict=True)
         ]
         return sum(accuracies) / len(accuracies)
@@ -279,7 +203,7 @@ class Objectives:
         """
         terms = {}
         if self.is_active("logits"):
-            terms["logits"] = self._mean_logits_loss(teacher.outputs, student.outputs)
+            terms["logits"] = self._mean_logits_loss(teacher, student, student.outputs)
         if self.is_active("feature"):
             terms["feature"] = self._sum_over_pairs(
                 self._mean_feature_loss(
@@ -289,7 +213,7 @@ class Objectives:
             )
         if self.is_active("adversarial"):
             terms["adversarial"] = self._sum_over_pairs(
-                self._adversarial_loss.generator_loss(fake, _score_mask(target))
+                self._adversarial_loss.generator_loss(fake, target.mask)
                 for (_, fake), target in zip(logits, targets, strict=True)
             )
         return terms
@@ -331,42 +255,35 @@ class Objectives:
     def _mean_feature_loss(self, pair, teacher_outputs, mask, target, student_map):
         weigh = pair.pair.position_weights
         weights = None if weigh is None else ops.stop_gradient(weigh(teacher_outputs))
-        return ops.mean(feature_loss(self._feature_loss, target, student_map, weights, mask))
+        return ops.mean(feature_loss(self.feature_loss, target, student_map, weights, mask))
 
-    def _mean_logits_loss(self, teacher_outputs, outputs):
+    def _mean_logits_loss(self, teacher, student, outputs):
+        # `outputs` may be others than the student's own; padding is where it was.
         return sum(
             output.weight
-            * self._mean_over_batch(output, teacher_outputs, output.values("student", outputs))
+            * self._mean_over_batch(
+                output,
+                teacher.outputs,
+                output.values("student", outputs),
+                output.mask(teacher, student),
+            )
             for output in self.outputs
         )
 
-    def _mean_over_batch(self, output, teacher_outputs, values):
-        teacher_values = output.values("teacher", teacher_outputs)
-        return ops.mean(output.loss(self._logits_loss, teacher_values, values, self._temperature))
+    def _mean_over_batch(self, output, teacher_outputs, values, mask=None):
+        wanted = output.values("teacher", teacher_outputs)
+        return ops.mean(output.loss(self._logits_loss, wanted, values, self._temperature, mask))
 
     def _head_logits_loss(self, teacher_outputs, values):
-        return self._mean_over_batch(self._head_output, teacher_outputs, values)
+        return self._mean_over_batch(self.head_output, teacher_outputs, values)
 
     def _head_student_loss(self, student_loss):
         # Targets for several outputs cannot be compared with one alone.
-        head = self._head_output
+        head = self.head_output
         if head is None or not head.is_single or not self.uses_student_loss:
             return None
         return lambda values: student_loss(head.as_student_output(values))
 
 
-def _score_mask(target):
-    """Where the discriminator's logits are no padding's: it has one for each position."""
-    return target.mask
-
-
 def _zero(outputs):
     return 0.0
-
-
-def _as_computed(tensor):
-    """A tensor from the cache; half precision is only how it was kept."""
-    tensor = ops.convert_to_tensor(tensor)
-    if keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)):
-        tensor = ops.cast(tensor, keras.config.floatx())
-    return ops.stop_gradient(tensor)

@@ -6,11 +6,12 @@ from keras import ops
 
 from keras_ktan.layers.resize import resize_mask
 
-Target = collections.namedtuple("Target", ["map", "mask", "teacher_mask"])
+Target = collections.namedtuple("Target", ["map", "mask", "teacher_map", "teacher_mask"])
 Target.__doc__ = """T2S's map R, and where neither it nor the student's map is padding.
 
 `mask` is a boolean tensor `(batch, positions...)` on the student's map, or `None` for maps
-without padding; `teacher_mask` is the teacher's, on the teacher's map.
+without padding; `teacher_map` is the teacher's in the form in which it meets the student's, and
+`teacher_mask` its mask.
 """
 
 
@@ -21,31 +22,47 @@ def make_target(pair, teacher_map, teacher_mask, student_map, student_mask):
         pair: A `ConnectedPair`.
         teacher_map: The teacher's map.
         teacher_mask: Its Keras mask, or `None`.
-        student_map: The student's map.
-        student_mask: Its Keras mask, or `None`.
+        student_map: The student's map, as `meeting_map` returned it.
+        student_mask: Its mask, likewise.
 
     Returns:
         A `Target`.
     """
     size = ops.shape(student_map)[1:-1]
-    teacher_mask = mask_of_positions(teacher_mask, teacher_map, "teacher", pair.pair)
+    teacher_map, teacher_mask = meeting_map(pair, "teacher", teacher_map, teacher_mask)
     target = pair.teacher_to_student(teacher_map, size=size, mask=teacher_mask)
     mask = common_mask(
         None if teacher_mask is None else resize_mask(teacher_mask, size),
-        mask_of_positions(student_mask, student_map, "student", pair.pair),
+        student_mask,
     )
-    return Target(target, mask, teacher_mask)
+    return Target(target, mask, teacher_map, teacher_mask)
 
 
-def mask_of_positions(mask, features, role, pair):
-    """A Keras mask as one truth value for each position of a map.
+def meeting_map(pair, role, features, mask):
+    """A model's map in the form in which it meets the other's, with what is padding in it.
+
+    Args:
+        pair: A `ConnectedPair`.
+        role: `"teacher"` or `"student"`.
+        features: The map.
+        mask: Its Keras mask, or `None`.
+
+    Returns:
+        A tuple of the map and a boolean tensor `(batch, positions...)` or `None`.
+    """
+    path = getattr(pair.pair, f"{role}_layer_name")
+    mask = mask_of_positions(mask, features, f"map at '{path}' of the {role}")
+    return getattr(pair.teacher_to_student, f"{role}_form").apply(features, mask)
+
+
+def mask_of_positions(mask, features, what):
+    """A Keras mask as one truth value for each position of a map or of an output.
 
     Args:
         mask: A boolean tensor, or `None`. Keras's masks of sequences are `(batch, time)`, also
             where a step of the sequence is an image.
         features: The map, `(batch, positions..., channels)`.
-        role: `"teacher"` or `"student"`, for the error.
-        pair: The `FeaturePair`, for the error.
+        what: What the tensor is, for the error.
 
     Returns:
         A boolean tensor `(batch, positions...)`, or `None`.
@@ -63,12 +80,10 @@ def mask_of_positions(mask, features, role, pair):
         None not in (one, other) and one != other
         for one, other in zip(found, positions, strict=False)
     ):
-        path = pair.teacher_layer_name if role == "teacher" else pair.student_layer_name
         raise ValueError(
-            f"The map at '{path}' of the {role} has shape {tuple(features.shape)} and a Keras mask "
-            f"of shape {tuple(mask.shape)}. Expected a mask of the map's positions, "
-            f"{(None, *positions)}. Correct `compute_mask` of that layer; it returns None where "
-            "no position is padding."
+            f"The {what} has shape {tuple(features.shape)} and a Keras mask of shape "
+            f"{tuple(mask.shape)}. Expected a mask of its positions, {(None, *positions)}. Correct "
+            "`compute_mask` of that layer; it returns None where no position is padding."
         )
     mask = ops.expand_dims(mask, tuple(range(1 + len(found), 1 + len(positions))))
     return ops.broadcast_to(ops.cast(mask, "bool"), ops.shape(features)[:-1])

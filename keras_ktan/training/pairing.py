@@ -107,8 +107,8 @@ class Pairing:
         Raises:
             ValueError: If a term wants what is not there.
         """
-        objectives.validate_t2s_objectives()
-        objectives.validate_position_weights()
+        validation.validate_t2s_objectives(objectives)
+        validation.validate_position_weights(objectives)
         validation.validate_terms(objectives, self.search_error)
 
     def describe(self):

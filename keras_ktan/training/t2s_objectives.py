@@ -5,15 +5,12 @@ and the student learns nothing. So T2S has an objective of its own, which the st
 never enters. The objectives are attached to the T2S layers here.
 """
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any
-
 import keras
 from keras import ops
 
 from keras_ktan.introspection.feature_tap import FeatureTap, find_layer, split_path
 from keras_ktan.introspection.masks import with_mask
+from keras_ktan.introspection.model_inputs import select_inputs
 from keras_ktan.introspection.reach import leads_to_outputs
 from keras_ktan.layers.resize import resize_mask
 from keras_ktan.layers.teacher_to_student import TeacherToStudent
@@ -21,43 +18,10 @@ from keras_ktan.losses.feature import mean_over_positions
 from keras_ktan.training.padding import common_mask
 
 
-@dataclasses.dataclass(frozen=True)
-class T2SContext:
-    """What an objective of T2S may use in one training step; each uses a part of it.
-
-    Args:
-        inputs: The batch of inputs.
-        teacher_map: The teacher's feature map.
-        student_map: The student's feature map.
-        teacher_mask: Boolean tensor, where the teacher's map is no padding, or `None`.
-        mask: Likewise of R and the student's map.
-        student_loss: Function from outputs of the student's structure to the scalar
-            loss against the targets of the batch.
-        class_student_loss: The same for class logits alone, or `None` where the targets
-            are for more than the class logits.
-        logits_loss: Function from outputs of the student's structure to the scalar
-            loss against the teacher's outputs.
-        class_logits_loss: The same for class logits alone.
-        feature_loss: Function from a target map and a student map to a scalar.
-    """
-
-    inputs: Any = None
-    teacher_map: Any = None
-    student_map: Any = None
-    teacher_mask: Any = None
-    mask: Any = None
-    student_loss: Callable | None = None
-    class_student_loss: Callable | None = None
-    logits_loss: Callable | None = None
-    class_logits_loss: Callable | None = None
-    feature_loss: Callable | None = None
-
-
 class StudentHeadObjective:
     """The student's own layers after the tapped one must do the task from R.
 
-    So R is the map that the student's head would like best. The head's weights are not
-    moved by this objective and it runs with `training=False`.
+    So R is the map that the student's head would like best. The head's weights are not moved.
 
     Args:
         student: The student.
@@ -69,10 +33,9 @@ class StudentHeadObjective:
     def __init__(self, student, path):
         self._path = path
         self._head = _layers_after(student, path)
-        # Where the layers after the tapped one cannot be cut out as a model
-        # (nested or subclassed models, a connection around the tap), the student runs
-        # once more with R put in place of the map. In a compiled step what lies
-        # before the tap is unused and falls away.
+        # Where the layers after the tapped one cannot be cut out as a model (nested or subclassed
+        # models, a connection around the tap), the student runs once more with R in place of the
+        # map. In a compiled step what lies before the tap is unused and falls away.
         self._tap = FeatureTap(student, [path], "student")
 
     def loss(self, target, context):
@@ -89,7 +52,8 @@ class StudentHeadObjective:
         if self._head is not None:
             outputs = self._head(target, training=False)
         else:
-            outputs, _ = self._tap(context.inputs, substitutes={self._path: target})
+            inputs = select_inputs(self._tap.model, context.inputs)
+            outputs, _ = self._tap(inputs, substitutes={self._path: target})
         return context.student_loss(outputs) + context.logits_loss(outputs)
 
     def describe(self):
@@ -108,9 +72,7 @@ def _layers_after(student, path):
         outputs = student.outputs[0] if isinstance(student, keras.Sequential) else student.output
         return keras.Model(layer.output, outputs, name="student_head")
     except (ValueError, AttributeError):
-        # Keras says so when the outputs need more than this map, or when the layer
-        # has several outputs of its own. The tap serves these students.
-        return None
+        return None  # the outputs need more than this map, or the layer makes several
 
 
 @keras.saving.register_keras_serializable(package="keras_ktan")
@@ -140,9 +102,9 @@ class TaskObjective(keras.layers.Layer):
         """How badly the linear head does on R."""
         logits = self(target, mask=context.mask)
         loss = context.class_logits_loss(logits)
-        if context.class_student_loss is not None:
-            loss = loss + context.class_student_loss(logits)
-        return loss
+        if context.class_student_loss is None:
+            return loss
+        return loss + context.class_student_loss(logits)
 
     def describe(self):
         """One line for `summary()`."""
@@ -219,7 +181,7 @@ class SelectionObjective:
 
 
 class FeatureLossObjective:
-    """T2S moves towards the student. For comparison only: the student learns nothing from it."""
+    """T2S moves towards the student, who learns nothing from it. For comparison only."""
 
     name = None
 
@@ -253,13 +215,18 @@ def attach_objective(t2s, student, student_path, teacher_channels, classes, sour
         return SelectionObjective(len(t2s.channels), teacher_channels, source)
     name = t2s.objective
     if name in ("auto", "selection"):
-        name = _best_objective(student, student_path, classes)
+        name = _best_objective(t2s, student, student_path, classes)
+    elif name == "student_head" and t2s.student_form.changes:
+        raise ValueError(
+            "Received objective='student_head' for a student's map that meets the teacher's"
+            f"{t2s.student_form.describe()}. Expected one that T2S's map can replace as it is. Use "
+            "objective='auto'."
+        )
     elif name == "student_head" and not leads_to_outputs(student, student_path):
         raise ValueError(
             f"Received objective='student_head' for the student's map at '{student_path}', which "
             f"does not lead to the outputs of '{student.name}'. Expected a map that the outputs "
-            "are made of, because the layers behind it must do the task from T2S's map. Use "
-            "objective='auto', or name another layer."
+            "are made of. Use objective='auto', or name another layer."
         )
     if name == "task" and classes is None:
         raise ValueError(
@@ -276,10 +243,11 @@ def attach_objective(t2s, student, student_path, teacher_channels, classes, sour
     return makers[name]()
 
 
-def _best_objective(student, student_path, classes):
+def _best_objective(t2s, student, student_path, classes):
     if classes is None:
         return "reconstruction"
-    return "student_head" if leads_to_outputs(student, student_path) else "task"
+    has_head = not t2s.student_form.changes and leads_to_outputs(student, student_path)
+    return "student_head" if has_head else "task"
 
 
 def _task_objective(t2s, classes):

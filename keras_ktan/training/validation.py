@@ -7,6 +7,8 @@ import difflib
 
 import keras
 
+from keras_ktan.introspection.model_inputs import input_names
+from keras_ktan.losses.feature import takes_position_weights
 from keras_ktan.training.student_loss import has_own_compute_loss
 from keras_ktan.utils.finite import first_nonfinite
 from keras_ktan.utils.numbers import is_number, is_schedule
@@ -55,17 +57,26 @@ def validate_outputs(trace, role):
 
 
 def validate_inputs(teacher_trace, student_trace):
-    """One batch goes into both models."""
-    structures = [trace.inputs for trace in (teacher_trace, student_trace)]
-    if all(isinstance(inputs, dict) for inputs in structures) and set(structures[0]) != set(
-        structures[1]
-    ):
-        raise ValueError(
-            f"The teacher takes inputs named {sorted(structures[0])} and the student "
-            f"{sorted(structures[1])}. Expected the same, because one batch goes into both. Rename "
-            "the inputs of one."
-        )
-    taken = [keras.tree.flatten(trace.inputs) for trace in (teacher_trace, student_trace)]
+    """One batch goes into both models; an input that only one takes has a name."""
+    traces = (teacher_trace, student_trace)
+    taken = [keras.tree.flatten(trace.inputs) for trace in traces]
+    names = [input_names(trace.model) for trace in traces]
+    are_dicts = all(isinstance(trace.inputs, dict) for trace in traces)
+    by_name = are_dicts or len(taken[0]) != len(taken[1])
+    if by_name and None not in names and set(names[0]) != set(names[1]):
+        shared = [name for name in names[0] if name in names[1]]
+        if shared:
+            taken = [
+                [tensors[own.index(name)] for name in shared]
+                for own, tensors in zip(names, taken, strict=True)
+            ]
+        elif are_dicts:
+            raise ValueError(
+                f"The teacher takes inputs named {sorted(names[0])} and the student "
+                f"{sorted(names[1])}. Expected names in common, because one batch goes into both "
+                "and an input that only one model takes is passed to it by its name. Rename the "
+                "inputs of one."
+            )
     shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in taken]
     if len(shapes[0]) != len(shapes[1]) or any(
         len(one) != len(other)
@@ -74,7 +85,9 @@ def validate_inputs(teacher_trace, student_trace):
     ):
         raise ValueError(
             f"The teacher takes inputs of shapes {shapes[0]} and the student {shapes[1]}. Expected "
-            "the same, because one batch goes into both. Put the resizing inside a model."
+            "the same, because one batch goes into both. Put the resizing inside a model; give an "
+            "input that only one model takes a name of its own, and the others the same names in "
+            "both."
         )
 
 
@@ -199,3 +212,37 @@ def validate_terms(objectives, search_error):
             f"{search_error} Or leave `feature_loss_weight` and `adversarial_loss_weight` out: "
             "without maps they are 0."
         )
+
+
+def validate_position_weights(objectives):
+    """Weights of positions mean nothing where positions are averaged first."""
+    if objectives.uses_position_weights and not takes_position_weights(objectives.feature_loss):
+        raise ValueError(
+            f"Received feature_loss={objectives.feature_loss!r} and a FeaturePair with "
+            "position_weights. Expected a named feature loss that compares position by position. "
+            "Use 'cosine'."
+        )
+
+
+def validate_t2s_objectives(objectives):
+    """An objective of T2S must have a loss to compute."""
+    head = objectives.head_output
+    for pair in objectives.pairs:
+        if pair.objective.name == "student_head" and not (
+            objectives.uses_student_loss or objectives.outputs
+        ):
+            raise ValueError(
+                "Received objective='student_head' of T2S with student_loss_weight=0 for models "
+                "without paired outputs. Expected targets or outputs that the student's head can "
+                "be compared with. Use objective='reconstruction'."
+            )
+        if pair.teacher_to_student.objective != "task":
+            continue
+        if head is None or head.size != pair.objective.classes:
+            raise ValueError(
+                "Received objective='task' for a TeacherToStudent, but `compile` found no paired "
+                f"output of {pair.objective.classes} classes that the linear head can learn. "
+                "Expected one of rank 2 whose kind is known. Name it with "
+                "`output_pairs=OutputPair(..., kind='softmax')`, or use "
+                "objective='reconstruction'."
+            )

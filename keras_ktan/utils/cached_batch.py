@@ -13,8 +13,9 @@ def pack(inputs, outputs, maps):
 
     Args:
         inputs: What the student takes.
-        outputs: Dict from positions, as text, among the teacher's flattened outputs to arrays.
-        maps: Dict from paths of the teacher's layers to arrays.
+        outputs: Dict from positions, as text, among the teacher's flattened outputs to arrays;
+            `mask_key` of a position is the key of that output's Keras mask.
+        maps: Dict from paths of the teacher's layers to arrays, with the masks likewise.
 
     Returns:
         A dict with the single key `KEY`.
@@ -47,9 +48,9 @@ def unpack(x):
     return inputs, found["output"], found["map"]
 
 
-def mask_key(path):
-    """Under what name a batch holds the Keras mask of the map at a path."""
-    return f"{path}#mask"
+def mask_key(name):
+    """Under what name a batch holds the Keras mask of an output or of the map at a path."""
+    return f"{name}#mask"
 
 
 def plain_inputs(x):
@@ -57,16 +58,24 @@ def plain_inputs(x):
     return unpack(x)[0]
 
 
-def plain_batch(data):
-    """A batch as `fit`, `evaluate` or `predict` hands it over, without the teacher's part."""
+def plain_batch(data, inputs_of=plain_inputs):
+    """A batch as `fit`, `evaluate` or `predict` hands it over, without the teacher's part.
+
+    Args:
+        data: The batch.
+        inputs_of: Function from a batch's `x` to what a model takes of it.
+
+    Returns:
+        A batch.
+    """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    return keras.utils.pack_x_y_sample_weight(plain_inputs(x), y, sample_weight)
+    return keras.utils.pack_x_y_sample_weight(inputs_of(x), y, sample_weight)
 
 
-def plain_iterator(iterator):
+def plain_iterator(iterator, inputs_of):
     """What Keras iterates over in an epoch on JAX, with plain batches."""
     for begin, end, batches in iterator:
-        yield begin, end, [plain_batch(batch) for batch in batches]
+        yield begin, end, [plain_batch(batch, inputs_of) for batch in batches]
 
 
 def require_maps(needed, known):

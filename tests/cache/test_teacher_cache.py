@@ -465,8 +465,8 @@ def test_a_list_of_a_later_format_is_refused(tmp_path):
     cache = small_cache(tmp_path)
     cache.fill(vectors(), verbose=0)
     content = json.loads((tmp_path / "key.json").read_text())
-    (tmp_path / "key.json").write_text(json.dumps({**content, "format": 2}))
-    with pytest.raises(ValueError, match="has format 2. Expected 1"):
+    (tmp_path / "key.json").write_text(json.dumps({**content, "format": 3}))
+    with pytest.raises(ValueError, match="has format 3. Expected 2"):
         cache.fill(vectors(), verbose=0)
 
 

@@ -190,7 +190,7 @@ def test_an_unconditional_discriminator_does_not_weigh_a_condition():
 def test_without_a_condition_there_is_no_projection():
     discriminator = FeatureDiscriminator()
     discriminator.build((None, 5, 5, 3))
-    assert not discriminator.projection.built
+    assert discriminator.projection.kernel is None
     # Two hidden kernels and biases, a logit's kernel and bias.
     assert [tuple(v.shape) for v in discriminator.trainable_variables] == [
         (3, 3, 3, 16),

@@ -236,13 +236,13 @@ def test_an_unknown_activation_is_refused_where_it_is_given():
 
 @pytest.mark.parametrize(
     ("teacher_shape", "student_shape"),
-    [((8, 8, 3), (16, 3)), ((16, 3), (8, 8, 3)), ((8,), (4, 8)), ((2, 4, 4, 3), (2, 4, 4, 3))],
+    [((8, 8, 3), (7, 3)), ((7, 3), (8, 8, 3)), ((2, 4, 4, 3), (4, 4, 3)), ((2,) * 5, (2,) * 5)],
 )
 def test_maps_of_unlike_or_unknown_rank_are_refused(teacher_shape, student_shape):
     with pytest.raises(ValueError) as error:
         connected(teacher_shape, student_shape)
     came = f"{(None, *teacher_shape)} and a student's map of shape {(None, *student_shape)}"
-    assert_three_parts(error.value, came, "Expected two maps of the same rank", "Reshape")
+    assert_three_parts(error.value, came, "Expected", "Reshape")
 
 
 @pytest.mark.parametrize("shapes", [((4, 4, None), (4, 4, 2)), ((4, 4, 2), (4, 4, None))])

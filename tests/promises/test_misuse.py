@@ -317,10 +317,6 @@ MISUSES = {
         lambda: paired("features:0", "features"),
         ("'features:0' returns a single tensor", "Expected a path without a colon", "Remove ':0'"),
     ),
-    "maps of unlike ranks": (
-        lambda: paired("features", "pool"),
-        ("(None, 4, 4, 6)", "Expected two maps of the same rank", "Reshape"),
-    ),
     "a map with open channels": (
         lambda: distiller(
             student_model=with_open_channels(), feature_pairs=FeaturePair("features", "features")

@@ -7,11 +7,11 @@ from helpers import all_values, random_array, to_numpy, variable_gradients
 from keras import layers, ops
 
 from keras_ktan import TeacherToStudent
+from keras_ktan.training.t2s_context import T2SContext
 from keras_ktan.training.t2s_objectives import (
     FeatureLossObjective,
     ReconstructionObjective,
     StudentHeadObjective,
-    T2SContext,
     TaskObjective,
     attach_objective,
 )

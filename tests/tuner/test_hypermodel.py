@@ -523,3 +523,20 @@ def test_other_errors_in_training_end_the_search(error, tmp_path):
     tuner = make_tuner(tmp_path, make_hypermodel(QUICK))
     with pytest.raises(keras_tuner.errors.FatalError, match="in fit ended the search.*a slip"):
         search(tuner, epochs=1, callbacks=[RaiseInFit(error)])
+
+
+@pytest.mark.parametrize("space", ["fixed", "drawn", "labels only"])
+def test_what_a_hypermodel_built_comes_back_from_its_file_as_a_distiller(space, tmp_path):
+    """KerasTuner's own retraining and a `ModelCheckpoint` write such files."""
+    space = {"fixed": FIXED, "drawn": {}, "labels only": {**FIXED, **LABELS_ONLY}}[space]
+    distiller = make_hypermodel(space).build(keras_tuner.HyperParameters())
+    images, labels = image_data(8)
+    distiller.train_on_batch(images, labels)
+    distiller.save(tmp_path / "trial.keras")
+    loaded = keras.saving.load_model(tmp_path / "trial.keras")
+    assert type(loaded) is KTANDistiller
+    logs = [model.train_on_batch(images, labels, return_dict=True) for model in (distiller, loaded)]
+    assert logs[0].keys() == logs[1].keys()
+    for name, value in logs[0].items():
+        np.testing.assert_allclose(logs[1][name], value, rtol=1e-5, err_msg=name)
+    assert_same(snapshot(distiller.student), snapshot(loaded.student))

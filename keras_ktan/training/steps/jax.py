@@ -28,16 +28,18 @@ class TrainStep:
             # The student's own metrics make their variables when they first see data. Inside a
             # compiled step that is too late: what they count there would be lost.
             if data_batch is not None:
-                data_batch = plain_batch(data_batch)
+                data_batch = plain_batch(data_batch, self.student_inputs)
             with without_optimizer(self.student):
                 symbolic_build(
-                    self.student, iterator=plain_iterator(iterator or ()), data_batch=data_batch
+                    self.student,
+                    iterator=plain_iterator(iterator or (), self.student_inputs),
+                    data_batch=data_batch,
                 )
 
     def train_step(self, state, data):
         step = _Step(self, state, data)
-        step.teacher_forward()
         step.student_forward()
+        step.teacher_forward()
         step.project_features()
         step.discriminator_forward()
         step.differentiate_student()
@@ -45,7 +47,9 @@ class TrainStep:
         return step.log()
 
     def test_step(self, state, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(plain_batch(data))
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(
+            plain_batch(data, self.student_inputs)
+        )
         groups = (self.trainable_variables, self.non_trainable_variables, self.metrics_variables)
         values = StatelessValues(*zip(groups, state, strict=True))
 
@@ -64,7 +68,7 @@ class TrainStep:
         student = self.student
         own = (student.trainable_variables, student.non_trainable_variables)
         outputs, after = student.predict_step(
-            tuple(values.get(group) for group in own), plain_batch(data)
+            tuple(values.get(group) for group in own), plain_batch(data, self.student_inputs)
         )
         values.put(own[1], after)
         return outputs, values.get(groups[1])
@@ -83,7 +87,8 @@ class _Step:
         self.distiller = distiller
         self.objectives, self.optimizer = distiller.objectives, distiller.optimizer
         x, self.y, self.sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        self.x, *self.cached = unpack(x)
+        self.batch_inputs, *self.cached = unpack(x)
+        self.x = distiller.student_inputs(x)
         self.groups = (
             distiller.trainable_variables,
             distiller.non_trainable_variables,
@@ -94,28 +99,24 @@ class _Step:
         self.gradients, self.others = {}, {}
         self.targets, self.logits, self._pull_logits = [], [], None
 
-    def teacher_forward(self):
-        self.teacher, _ = self.values.run(self.objectives.teacher_forward, self.x, *self.cached)
-        _, after = self.values.run(self.objectives.observe_teacher, self.teacher.outputs)
-        self.values.keep(after)
-
     def student_forward(self):
         variables = self.distiller.student_variables
 
         def forward(weights):
-            (made, masks), after = self.values.run(
+            (made, others), after = self.values.run(
                 self._run_student, variables=variables, values=weights
             )
-            return made, (masks, after)
+            return made, (others, after)
 
-        made, self._pull_student, (self.masks, after) = jax.vjp(
+        made, self._pull_student, (others, after) = jax.vjp(
             forward, self.values.get(variables), has_aux=True
         )
         self.outputs, self.maps, self.regularisation, self.student_terms = made
+        self.student = Forward(self.outputs, self.maps, *others)
         self.values.keep(after, but=variables)
 
     def _run_student(self):
-        outputs, maps, *masks = self.objectives.student_forward(self.x)
+        outputs, maps, *others = self.objectives.student_forward(self.batch_inputs)
         # Read now: a T2S objective may run the student's layers again and overwrite them. The
         # loss against the targets, too: a student's own may hold regularisers of its weights.
         terms = {}
@@ -123,20 +124,25 @@ class _Step:
             terms["student"] = self.distiller.student_loss(
                 self.x, self.y, outputs, self.sample_weight
             )
-        return (outputs, maps, self.distiller.student_regularisation(), terms), masks
+        return (outputs, maps, self.distiller.student_regularisation(), terms), others
+
+    def teacher_forward(self):
+        self.teacher, _ = self.values.run(
+            self.objectives.teacher_forward, self.student.inputs, *self.cached
+        )
+        _, after = self.values.run(self.objectives.observe_outputs, self.teacher, self.student)
+        self.values.keep(after)
 
     def project_features(self):
         if not self.objectives.uses_maps:
             return
         variables = self.distiller.t2s_variables
-        student = Forward(self.outputs, self.maps, *self.masks)
 
         def project(weights):
             (targets, loss), after = self.values.run(
                 self.objectives.project_features,
-                self.x,
                 self.teacher,
-                student,
+                self.student,
                 lambda outputs: self.distiller.untracked_student_loss(
                     self.x, self.y, outputs, self.sample_weight
                 ),
@@ -147,7 +153,7 @@ class _Step:
 
         if not self.objectives.trains_t2s:
             self.targets, _ = self.values.run(
-                self.objectives.project_features, self.x, self.teacher, student, None
+                self.objectives.project_features, self.teacher, self.student, None
             )[0]
             return
         self.gradients["t2s"], (self.targets, self.others["t2s_loss"], after) = jax.grad(
@@ -214,7 +220,10 @@ class _Step:
         def terms_and_loss():
             iterations = ops.convert_to_tensor(self.optimizer.iterations)
             terms = student_terms | self.objectives.distillation_terms(
-                self.teacher, Forward(outputs, maps, *self.masks), self.targets, logits
+                self.teacher,
+                self.student._replace(outputs=outputs, maps=maps),
+                self.targets,
+                logits,
             )
             return terms, self.objectives.weighted_sum(terms, regularisation, iterations)
 

@@ -31,7 +31,7 @@ class TrainStep:
             # The student's own metrics make their variables when they first see data. Inside a
             # compiled step that is too late: replicas cannot make any there.
             if data_batch is not None:
-                data_batch = plain_batch(data_batch)
+                data_batch = plain_batch(data_batch, self.student_inputs)
             with without_optimizer(self.student):
                 symbolic_build(self.student, iterator=iterator, data_batch=data_batch)
 
@@ -87,16 +87,17 @@ class TrainStep:
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x, *cached = _unpack(x)
-        batch = (x, y, sample_weight)
+        batch = (self.student_inputs(x), y, sample_weight)
         objectives = self.objectives
         # Each tape records what its network's gradient must pass through and no more: the
         # student's passes through the discriminator, the discriminator's ends at the maps.
         tapes = {network: tf.GradientTape() for network in NETWORKS}
-        teacher = objectives.teacher_forward(x, *cached)
-        objectives.observe_teacher(teacher.outputs)
         with tapes["student"]:
-            student, regularisation, terms = self._student_forward(*batch)
+            student, regularisation, terms = self._student_forward(x, *batch)
             outputs, maps = student.outputs, student.maps
+            with tapes["student"].stop_recording():
+                teacher = objectives.teacher_forward(student.inputs, *cached)
+                objectives.observe_outputs(teacher, student)
             with tapes["t2s"]:
                 targets, others = self._project_features(*batch, teacher, student)
                 losses = self._scaled_losses(others)
@@ -108,11 +109,11 @@ class TrainStep:
             losses |= self._scaled_losses({"student_loss": loss})
         self._apply_gradients(tapes, losses)
         logs = {f"{name}_loss": value for name, value in terms.items()} | others | discriminator
-        logs, loss = _without_empty_replicas(logs, loss, x)
-        return self.log_step(x, y, outputs, sample_weight, loss, logs)
+        logs, loss = _without_empty_replicas(logs, loss, batch[0])
+        return self.log_step(*batch[:2], outputs, sample_weight, loss, logs)
 
-    def _student_forward(self, x, y, sample_weight):
-        forward = self.objectives.student_forward(x)
+    def _student_forward(self, inputs, x, y, sample_weight):
+        forward = self.objectives.student_forward(inputs)
         # Read now: a T2S objective may run the student's layers again and overwrite them.
         regularisation = self.student_regularisation()
         terms = {}
@@ -125,7 +126,6 @@ class TrainStep:
             return [], {}
         replicas = _replicas()
         targets, loss = self.objectives.project_features(
-            x,
             teacher,
             student,
             lambda outputs: self.untracked_student_loss(x, y, outputs, sample_weight) * replicas,
@@ -166,7 +166,9 @@ class TrainStep:
         self.step_counter.assign_add(1)
 
     def test_step(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(plain_batch(data))
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(
+            plain_batch(data, self.student_inputs)
+        )
         y_pred = self.student(x, training=False)
         # Keras's own step multiplies this by the number of replicas, with the regularisers.
         loss = self.compute_loss(x, y, y_pred, sample_weight, training=False)
@@ -183,7 +185,7 @@ class TrainStep:
         return {name: value for name, value in results.items() if name not in idle}
 
     def predict_step(self, data):
-        return self.student.predict_step(plain_batch(data))
+        return self.student.predict_step(plain_batch(data, self.student_inputs))
 
 
 def _has_form(part):

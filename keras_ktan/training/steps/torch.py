@@ -15,12 +15,12 @@ class TrainStep:
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x, *cached = unpack(x)
-        batch = (x, y, sample_weight)
-        with torch.no_grad():
-            teacher = self.objectives.teacher_forward(x, *cached)
-            self.objectives.observe_teacher(teacher.outputs)
-        student, regularisation, terms = self._student_forward(*batch)
+        batch = (self.student_inputs(x), y, sample_weight)
+        student, regularisation, terms = self._student_forward(x, *batch)
         outputs = student.outputs
+        with torch.no_grad():
+            teacher = self.objectives.teacher_forward(student.inputs, *cached)
+            self.objectives.observe_outputs(teacher, student)
         # T2S's objective sees the student's maps at most with stopped gradients; its loss is
         # differentiated by T2S's weights alone.
         targets, t2s_losses = self._project_features(*batch, teacher, student)
@@ -36,8 +36,8 @@ class TrainStep:
             logs = {name: ops.stop_gradient(value) for name, value in logs.items()}
             return self.log_step(*batch[:2], outputs, sample_weight, ops.stop_gradient(loss), logs)
 
-    def _student_forward(self, x, y, sample_weight):
-        forward = self.objectives.student_forward(x)
+    def _student_forward(self, inputs, x, y, sample_weight):
+        forward = self.objectives.student_forward(inputs)
         # Read now: a T2S objective may run the student's layers again and overwrite them.
         regularisation = self.student_regularisation()
         terms = {}
@@ -49,7 +49,6 @@ class TrainStep:
         if not self.objectives.uses_maps:
             return [], {}
         targets, loss = self.objectives.project_features(
-            x,
             teacher,
             student,
             lambda outputs: self.untracked_student_loss(x, y, outputs, sample_weight),
@@ -95,4 +94,4 @@ class TrainStep:
             self.step_counter.assign_add(1)
 
     def predict_step(self, data):
-        return self.student.predict_step(plain_batch(data))
+        return self.student.predict_step(plain_batch(data, self.student_inputs))

@@ -1,0 +1,148 @@
+"""The one forward pass of each model in a step."""
+
+import keras
+from keras import ops
+
+from keras_ktan.introspection.augmentation import find_augmentation
+from keras_ktan.introspection.feature_tap import FeatureTap, Forward
+from keras_ktan.introspection.model_inputs import input_names, select_inputs
+from keras_ktan.training.padding import meeting_map
+from keras_ktan.utils.cached_batch import mask_key, require_maps
+
+
+class ForwardPasses:
+    """Runs the student and then the teacher on the same batch.
+
+    The student comes first: what augmentation layers at its head make of the batch is what the
+    teacher sees, too.
+
+    Args:
+        pairing: The `Pairing` of the two models.
+        pairs: The `ConnectedPair`s whose maps are wanted.
+        uses_teacher: Whether any term needs the teacher.
+        uses_teacher_outputs: Whether any term needs its outputs.
+
+    Raises:
+        ValueError: If the student augments its images where the teacher cannot see it.
+    """
+
+    def __init__(self, pairing, pairs, uses_teacher, uses_teacher_outputs):
+        self._pairs = pairs
+        self._uses_teacher = uses_teacher
+        self._uses_teacher_outputs = uses_teacher_outputs
+        self._teacher_structure = pairing.teacher_structure
+        self._teacher_paths = [pair.pair.teacher_layer_name for pair in pairs]
+        student_paths = [pair.pair.student_layer_name for pair in pairs]
+        # Dict from the place of an input to the path of the last layer that augments it.
+        self._augmentation = find_augmentation(pairing.student) if uses_teacher else {}
+        self._teacher_tap = FeatureTap(pairing.teacher, self._teacher_paths, "teacher")
+        self._student_tap = FeatureTap(
+            pairing.student, [*student_paths, *self._augmentation.values()], "student"
+        )
+
+    def student(self, inputs, training=True):
+        """Run the student.
+
+        Args:
+            inputs: The batch of inputs.
+            training: Passed on to the student.
+
+        Returns:
+            A `Forward`; its inputs are those that the teacher is to see, its maps and masks have
+            the forms in which they meet the teacher's.
+        """
+        own = select_inputs(self._student_tap.model, inputs)
+        forward = self._student_tap.forward(own, training=training)
+        count = len(self._pairs)
+        meeting = [
+            meeting_map(pair, "student", features, mask)
+            for pair, features, mask in zip(
+                self._pairs, forward.maps[:count], forward.map_masks[:count], strict=True
+            )
+        ]
+        return forward._replace(
+            maps=[features for features, _ in meeting],
+            map_masks=[mask for _, mask in meeting],
+            inputs=self._augmented(inputs, own, forward.maps[count:]),
+        )
+
+    def _augmented(self, inputs, own, augmented):
+        """The batch with what the student made of its own inputs."""
+        names = input_names(self._student_tap.model)
+        if isinstance(inputs, dict) and names:
+            changed = {
+                names[place]: ops.stop_gradient(tensor)
+                for place, tensor in zip(self._augmentation, augmented, strict=True)
+            }
+            return {**inputs, **changed}
+        flat = keras.tree.flatten(own)
+        for place, tensor in zip(self._augmentation, augmented, strict=True):
+            flat[place] = ops.stop_gradient(tensor)
+        return keras.tree.pack_sequence_as(own, flat)
+
+    def teacher(self, inputs, outputs=None, maps=None):
+        """Run the teacher; not for a batch that holds its results, nor where no term needs it.
+
+        Args:
+            inputs: The inputs of what `student` returned.
+            outputs: Of a batch from a `TeacherCache`: dict from positions, as text, among the
+                teacher's flattened outputs to tensors.
+            maps: Of such a batch: dict from paths of the teacher's layers to tensors.
+
+        Returns:
+            A `Forward`, of `None` and empty lists when no term needs the teacher.
+
+        Raises:
+            ValueError: If a batch from a cache lacks a map that a pair needs, or if the student
+                augments such a batch.
+        """
+        if not self._uses_teacher:
+            return Forward(None, [], [], [])
+        if outputs is not None:
+            return self._cached_teacher(outputs, maps)
+        inputs = select_inputs(self._teacher_tap.model, inputs)
+        forward = self._teacher_tap.forward(inputs, training=False)
+        stop = ops.stop_gradient
+        return forward._replace(
+            outputs=keras.tree.map_structure(stop, forward.outputs),
+            maps=[stop(feature) for feature in forward.maps],
+        )
+
+    def validate_cached(self):
+        """What a cache holds is the teacher's answer to the images as they are.
+
+        Raises:
+            ValueError: If the student augments them.
+        """
+        if self._augmentation:
+            raise ValueError(
+                "Received data of a TeacherCache for a student with augmentation layers "
+                f"{list(self._augmentation.values())}. Expected none, because the cache holds what "
+                "the teacher makes of the images as they are. Remove them from the student and "
+                "write them as `views` of the cache."
+            )
+
+    def _cached_teacher(self, outputs, maps):
+        self.validate_cached()
+        require_maps(self._teacher_paths, maps)
+        structured, output_masks = None, []
+        if self._uses_teacher_outputs:
+            count = len(keras.tree.flatten(self._teacher_structure))
+            flat = [_as_computed(outputs[str(place)]) for place in range(count)]
+            structured = keras.tree.pack_sequence_as(self._teacher_structure, flat)
+            output_masks = [_as_mask(outputs.get(mask_key(place))) for place in range(count)]
+        kept = [_as_computed(maps[path]) for path in self._teacher_paths]
+        map_masks = [_as_mask(maps.get(mask_key(path))) for path in self._teacher_paths]
+        return Forward(structured, kept, map_masks, output_masks)
+
+
+def _as_mask(tensor):
+    return None if tensor is None else ops.cast(tensor, "bool")
+
+
+def _as_computed(tensor):
+    """A tensor from the cache; half precision is only how it was kept."""
+    tensor = ops.convert_to_tensor(tensor)
+    if keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)):
+        tensor = ops.cast(tensor, keras.config.floatx())
+    return ops.stop_gradient(tensor)
