@@ -14,8 +14,9 @@ class FeaturePair:
     """Which feature map of the student learns from which of the teacher.
 
     Choose maps that mean the same: the last ones of a stage, or the levels of two pyramids
-    with the same stride. Their heights, widths and channels may differ. On CIFAR-10 the maps of
-    the stage before the last gained more than the last ones ("Which map" in `docs/results.md`).
+    with the same stride. Their heights, widths, channels and ranks may differ. On CIFAR-10 the
+    maps of the stage before the last gained more than the last ones ("Which map" in
+    `docs/results.md`).
 
     Args:
         teacher_layer_name: Path of a teacher's layer: its name, `"outer/inner"` for a layer

@@ -209,7 +209,7 @@ def test_features_of_channels_first_models_are_an_error():
     models = model(6, "teacher", permute=True), model(3, "student", permute=True)
     distiller = KTANDistiller(*models, FeaturePair("moved", "moved"))
     (t2s,) = distiller.teacher_to_student_layers
-    assert (len(t2s.channels), t2s.student_form.shape) == (3, (None, 6, 6, 3))
+    assert (t2s.mix.units, t2s.student_form.shape) == (3, (None, 6, 6, 3))
 
 
 def with_segments(name, width, structure):
