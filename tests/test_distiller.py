@@ -265,6 +265,8 @@ def test_a_teacher_of_any_kind_can_be_tapped(kind):
 
 
 @pytest.mark.parametrize("rank", [3, 2])
+@pytest.mark.slow
+@pytest.mark.graph
 def test_sequences_and_vectors(rank):
     def model(units, length, name):
         inputs = keras.Input((12, 3))
@@ -335,6 +337,8 @@ def test_every_way_to_run_gives_the_same_weights(switches, double_precision):
 
 @pytest.mark.promise(10)
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.slow
+@pytest.mark.graph
 def test_mixed_precision(policy):
     exact = train(make_distiller(), steps=1)
     keras.config.set_dtype_policy(policy)
@@ -380,6 +384,8 @@ def test_learning_rate_callbacks_move_the_students_optimizer():
     assert float(distiller.optimizer.discriminator.learning_rate) == pytest.approx(5e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.graph
 def test_distillation_without_labels():
     distiller = make_distiller(student_loss_weight=0.0, metrics=None, run_eagerly=False)
     images, _ = image_data(16)

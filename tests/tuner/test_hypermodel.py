@@ -14,6 +14,7 @@ from keras_tuner.errors import FailedTrialError, FatalRuntimeError, FatalValueEr
 from models import assert_changed, assert_same, image_data, image_model, loss_from_logits, snapshot
 
 from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller
+from keras_ktan.cache.key import teacher_digest
 from keras_ktan.tuner import KTANHyperModel, best_student
 from keras_ktan.tuner.search_space import DEFAULTS, SearchSpace
 from keras_ktan.tuner.trial_guard import validate_objective
@@ -164,7 +165,8 @@ def test_a_trial_is_compiled_with_what_was_drawn():
     assert (compiled["feature_loss"], compiled["adversarial_loss"]) == ("mse", "hinge")
     assert distiller.temperature == 3.0
     (pair,) = distiller.feature_pairs
-    assert (pair.teacher_layer_name, pair.student_layer_name) == ("features", "features")
+    # By default the stage before the last.
+    assert (pair.teacher_layer_name, pair.student_layer_name) == ("stem_out", "stem_out")
     assert pair.teacher_to_student.objective == "task"
     assert (pair.discriminator.filters, pair.discriminator.noise_stddev) == (4, 0.25)
 
@@ -402,7 +404,9 @@ def test_trials_do_not_store_the_teacher(tmp_path):
         + [v for layer in distiller.discriminators for v in layer.variables]
         + distiller.optimizer.variables
     )
-    assert count == sum(int(np.prod(variable.shape)) for variable in networks)
+    # And the number of steps, and a digest that says which teacher it was.
+    extra = 1 + len(teacher_digest(teacher))
+    assert count == extra + sum(int(np.prod(variable.shape)) for variable in networks)
     largest = max(teacher.variables, key=lambda v: int(np.prod(v.shape)))
     assert count < int(np.prod(largest.shape)) == 3 * 3 * 24 * 24
 
