@@ -20,6 +20,21 @@ def symbolic_build(model, **data):
     model._symbolic_build(**data)
 
 
+class SymbolicBuildHook:
+    """A base of models that make more variables where Keras makes those of the metrics.
+
+    Keras's `fit`, `evaluate` and their like call `_symbolic_build` before the first step, on
+    TensorFlow only where several devices share it. There is no public place for it.
+    """
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+        self.on_symbolic_build(iterator, data_batch)
+
+    def on_symbolic_build(self, iterator, data_batch):
+        """Called with what Keras iterates over in an epoch or with a batch; the other is `None`."""
+
+
 class StepSeed(keras.random.SeedGenerator):
     """A seed that follows from the step, so that a resumed run draws the same noise.
 

@@ -8,9 +8,10 @@ from keras_ktan.introspection.feature_tap import Forward
 from keras_ktan.training.steps.stateless_values import StatelessValues
 from keras_ktan.training.student_loss import build_student_metrics, student_forward
 from keras_ktan.utils.cached_batch import plain_batch, plain_iterator, unpack
+from keras_ktan.utils.keras_internals import SymbolicBuildHook
 
 
-class TrainStep:
+class TrainStep(SymbolicBuildHook):
     """`train_step`, `test_step` and `predict_step` of a `KTANDistiller` on JAX."""
 
     replica_count = 1  # `keras.distribution` keeps one program for all devices
@@ -21,8 +22,7 @@ class TrainStep:
         # baked into the program as constants.
         return super().non_trainable_variables + self.teacher.variables
 
-    def _symbolic_build(self, iterator=None, data_batch=None):
-        super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+    def on_symbolic_build(self, iterator, data_batch):
         build_student_metrics(self, plain_iterator(iterator or (), self.student_inputs), data_batch)
 
     def train_step(self, state, data):

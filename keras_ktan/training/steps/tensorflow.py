@@ -13,10 +13,10 @@ from keras_ktan.training.student_loss import (
     student_forward,
 )
 from keras_ktan.utils.cached_batch import plain_batch, unpack
-from keras_ktan.utils.keras_internals import symbolic_build
+from keras_ktan.utils.keras_internals import SymbolicBuildHook, symbolic_build
 
 
-class TrainStep:
+class TrainStep(SymbolicBuildHook):
     """`train_step`, `test_step` and `predict_step` of a `KTANDistiller` on TensorFlow."""
 
     def compile(self, *args, **kwargs):
@@ -29,8 +29,7 @@ class TrainStep:
             )
         super().compile(*args, **kwargs)
 
-    def _symbolic_build(self, iterator=None, data_batch=None):
-        super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+    def on_symbolic_build(self, iterator, data_batch):
         build_student_metrics(self, iterator, data_batch)
 
     def make_train_function(self, force=False):
