@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from models import image_data, image_model, loss_from_logits, use_double_precision
 
-from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller
+from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller, OutputPair
 
 use_double_precision()
 BATCH_SIZE, STEPS = 4, 3
@@ -59,6 +59,7 @@ def make_distiller(noise_stddev=0.0, own_loss=False, run_eagerly=False):
         student,
         FeaturePair("features", "features", discriminator=discriminator),
         temperature=3.0,
+        output_pairs=OutputPair(kind="softmax"),  # a loss of the student's own does not say it
     )
     arguments = compile_arguments()
     if own_loss:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_ktan.cache.key import as_fed, rows_of, teacher_digest
-from keras_ktan.utils.cached_batch import mask_key, pack, require_maps
+from keras_ktan.utils.cached_batch import mask_key, pack
 
 
 class CachedDataset(keras.utils.PyDataset):
@@ -83,9 +83,7 @@ class CachedDataset(keras.utils.PyDataset):
                 "now. Fill a cache from this distiller in a new directory."
             )
         objectives = distiller.objectives
-        objectives.forward_passes.validate_cached()
-        known = next(iter(self._stored.values()))["maps"]
-        require_maps(objectives.teacher_paths, known)
+        objectives.forward_passes.validate_cached(next(iter(self._stored.values()))["maps"])
         wanted = [*objectives.teacher_paths, *map(mask_key, objectives.teacher_paths)]
         self._fed = {
             name: {

@@ -91,10 +91,6 @@ class ForwardPasses:
 
         Returns:
             A `Forward`, of `None` and empty lists when no term needs the teacher.
-
-        Raises:
-            ValueError: If a batch from a cache lacks a map that a pair needs, or if the student
-                augments such a batch.
         """
         if not self._uses_teacher:
             return Forward(None, [], [], [])
@@ -108,12 +104,20 @@ class ForwardPasses:
             maps=[stop(feature) for feature in forward.maps],
         )
 
-    def validate_cached(self):
+    def validate_cached(self, paths):
         """What a cache holds is the teacher's answer to the images as they are.
 
+        Before the student runs: its running means would move otherwise.
+
+        Args:
+            paths: Paths of the teacher's layers whose maps the cache, or a batch of it, holds;
+                `None` for a batch that is not a cache's.
+
         Raises:
-            ValueError: If the student augments them.
+            ValueError: If the student augments the images, or if a map is missing.
         """
+        if paths is None or not self._uses_teacher:
+            return
         if self._augmentation:
             raise ValueError(
                 "Received data of a TeacherCache for a student with augmentation layers "
@@ -121,10 +125,9 @@ class ForwardPasses:
                 "the teacher makes of the images as they are. Remove them from the student and "
                 "write them as `views` of the cache."
             )
+        require_maps(self._teacher_paths, paths)
 
     def _cached_teacher(self, outputs, maps):
-        self.validate_cached()
-        require_maps(self._teacher_paths, maps)
         structured, output_masks = None, []
         if self._uses_teacher_outputs:
             count = len(keras.tree.flatten(self._teacher_structure))

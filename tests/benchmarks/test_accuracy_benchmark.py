@@ -621,7 +621,8 @@ def test_detectors_are_measured_by_their_average_precision(tmp_path):
     assert f"| KTAN | 1 | {100 * expected['test', 'student']:.2f} |" in table
 
 
-def test_the_experiment_with_blood_cells_is_the_one_of_the_example():
+def test_the_experiment_with_blood_cells_is_the_one_of_the_example(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS.parent / "examples"))
     import distill_detector as example
     from experiment import FOLDER, read_experiment
 
@@ -641,8 +642,8 @@ def test_the_experiment_with_blood_cells_is_the_one_of_the_example():
     for name, theirs in {
         "supervised": "supervised",
         "logit_distillation": "logit_distillation",
-        "features": "features",
-        "KTAN: logits + features + adversary": "KTAN",
+        "feature_distillation": "feature_distillation",
+        "KTAN": "KTAN",
     }.items():
         method = methods[name]
         pairs, weights = example.make_objectives(theirs, steps=1)
@@ -652,7 +653,7 @@ def test_the_experiment_with_blood_cells_is_the_one_of_the_example():
         for term in ("feature", "adversarial"):
             expected = weights[f"{term}_loss_weight"]
             if expected:  # a schedule
-                expected = {"falling": expected.get_config()["initial_learning_rate"]}
+                expected = {"decaying": expected.get_config()["initial_learning_rate"]}
             assert getattr(method, term) == expected
         if method.logits:
             assert method.temperature == example.TEMPERATURE

@@ -265,7 +265,7 @@ def test_a_mask_of_another_length_is_an_error():
     pair = FeaturePair("features", "features")
     distiller = KTANDistiller(wrong(6, "teacher"), wrong(4, "student"), pair)
     distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    with pytest.raises(ValueError, match=r"'features' of the teacher.*Correct `compute_mask`"):
+    with pytest.raises(ValueError, match=r"'features' of the student.*Correct `compute_mask`"):
         distiller.train_on_batch(*batch("tokens", 6))
 
 

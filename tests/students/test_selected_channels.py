@@ -160,7 +160,7 @@ def test_the_report_says_which_widths_were_kept():
 def test_the_summary_says_where_t2s_comes_from():
     teacher = make_teacher()
     for student, source in (
-        (slim_student(teacher, width=0.5), "that the student kept"),
+        (slim_student(teacher, width=0.5), "those that the student kept"),
         (keras.models.clone_model(slim_student(teacher, width=0.5)), "the most important ones"),
     ):
         lines = []

@@ -77,6 +77,7 @@ class _Step:
         self.objectives, self.optimizer = distiller.objectives, distiller.optimizer
         x, self.y, self.sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self.batch_inputs, *self.cached = unpack(x)
+        self.objectives.forward_passes.validate_cached(self.cached[1])
         self.x = distiller.student_inputs(x)
         self.groups = (
             distiller.trainable_variables,

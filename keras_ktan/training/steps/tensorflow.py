@@ -85,6 +85,7 @@ class TrainStep(SymbolicBuildHook):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x, *cached = _unpack(x)
         batch = (self.student_inputs(x), y, sample_weight)
+        self.objectives.forward_passes.validate_cached(cached[1])
         objectives = self.objectives
         # Each tape records what its network's gradient must pass through and no more: the
         # student's passes through the discriminator, the discriminator's ends at the maps.

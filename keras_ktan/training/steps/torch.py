@@ -17,6 +17,7 @@ class TrainStep:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x, *cached = unpack(x)
         batch = (self.student_inputs(x), y, sample_weight)
+        self.objectives.forward_passes.validate_cached(cached[1])
         student, regularisation, terms = student_forward(self, x, *batch)
         outputs = student.outputs
         with torch.no_grad():
