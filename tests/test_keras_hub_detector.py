@@ -87,9 +87,8 @@ def make_distiller(teacher, student, **weights):
 def test_without_distillation_it_is_the_students_own_fit(teacher):
     images, truth = pictures()
     students = [retinanet(8, "basic_block", "student", seed=2) for _ in range(2)]
-    distiller = make_distiller(
-        teacher, students[1], feature_loss_weight=0.0, adversarial_loss_weight=0.0
-    )
+    off = {f"{term}_loss_weight": 0.0 for term in ("logits", "feature", "adversarial")}
+    distiller = make_distiller(teacher, students[1], **off)
     before = snapshot(students[0])
     for model in (students[0], distiller):
         keras.utils.set_random_seed(3)

@@ -11,8 +11,8 @@ SINGLE_VALUE_TOLERANCE = 0.05
 def student_outputs(model, examples, batch_size=32):
     """What the student computes, by the outputs' names, softmax included where asked for.
 
-    That is `student.predict`. Where a student's own `predict` gives another structure (a
-    detector's decoded boxes), it is the student's call, which is what files hold.
+    That is `student.predict`. Where a student has a `predict_step` of its own or another structure
+    (a detector's decoded boxes), it is the student's call, which is what files hold.
 
     Args:
         model: A `ServingModel`.
@@ -28,8 +28,11 @@ def student_outputs(model, examples, batch_size=32):
     """
     inputs = model.inputs_of_student(examples)
     student = model.student
-    found = student.predict(inputs, batch_size=batch_size, verbose=0)
-    if not _same_structure(found, model.output_structure()):
+    # A step of its own may want more than the call does, such as a known size of the batch.
+    found = None
+    if type(student).predict_step is keras.Model.predict_step:
+        found = student.predict(inputs, batch_size=batch_size, verbose=0)
+    if found is None or not _same_structure(found, model.output_structure()):
         found = _called(student, inputs, batch_size)
     outputs = dict(zip(model.output_names, map(np.asarray, keras.tree.flatten(found)), strict=True))
     for name, array in outputs.items():
