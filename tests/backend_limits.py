@@ -65,18 +65,6 @@ LIMITS = {
     },
 }
 
-# Where a test needs what a backend has not, and is for another one from the start.
-ABSENT = {
-    "several devices by `tf.distribute.MirroredStrategy`": {
-        "jax": "it is TensorFlow's own",
-        "torch": "it is TensorFlow's own",
-    },
-    "several devices and machines by `keras.distribution.DataParallel`": {
-        "tensorflow": "Keras 3.15 has its `keras.distribution` ready for JAX alone",
-        "torch": "Keras 3.15 has its `keras.distribution` ready for JAX alone",
-    },
-}
-
 
 def why_not(item, backend):
     """Why a test cannot hold on a backend.
