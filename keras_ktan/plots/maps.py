@@ -9,7 +9,6 @@ import keras
 import numpy as np
 
 from keras_ktan.introspection.feature_tap import FeatureTap
-from keras_ktan.losses.adversarial import get_adversarial_loss
 from keras_ktan.losses.feature import feature_loss
 from keras_ktan.plots.figure import figure_class
 from keras_ktan.training.padding import meeting_map
@@ -122,8 +121,7 @@ def _panels(distiller, images, student_without, pair):
         logits = objectives.discriminator_forward(
             teacher.outputs, targets, student_maps, step=None
         )[pair][1]
-        name = distiller.get_compile_config()["adversarial_loss"]
-        boundary = get_adversarial_loss(keras.saving.deserialize_keras_object(name)).boundary
+        boundary = objectives.adversarial_loss.boundary
         panels.append(("discriminator", (_numpy(logits) - boundary, None)))
     return panels
 

@@ -39,7 +39,7 @@ class Objectives:
         self._weights = weights
         self._logits_loss = losses["logits"]
         self.feature_loss = losses["feature"]
-        self._adversarial_loss = get_adversarial_loss(losses["adversarial"])
+        self.adversarial_loss = get_adversarial_loss(losses["adversarial"])
         self.uses_student_loss = self.is_active("student")
         self.uses_maps = self.is_active("feature") or self.is_active("adversarial")
         self.uses_discriminator = self.is_active("adversarial")
@@ -177,14 +177,14 @@ class Objectives:
     def discriminator_loss(self, logits, targets):
         """What the discriminators minimise, a scalar."""
         return self._sum_over_pairs(
-            self._adversarial_loss.discriminator_loss(real, fake, target.mask)
+            self.adversarial_loss.discriminator_loss(real, fake, target.mask)
             for (real, fake), target in zip(logits, targets, strict=True)
         )
 
     def discriminator_accuracy(self, logits, targets):
         """Share of logits that are right, averaged over the pairs."""
         accuracies = [
-            ops.mean(self._adversarial_loss.discriminator_accuracy(real, fake, target.mask))
+            ops.mean(self.adversarial_loss.discriminator_accuracy(real, fake, target.mask))
             for (real, fake), target in zip(logits, targets, strict=True)
         ]
         return sum(accuracies) / len(accuracies)
@@ -213,7 +213,7 @@ class Objectives:
             )
         if self.is_active("adversarial"):
             terms["adversarial"] = self._sum_over_pairs(
-                self._adversarial_loss.generator_loss(fake, target.mask)
+                self.adversarial_loss.generator_loss(fake, target.mask)
                 for (_, fake), target in zip(logits, targets, strict=True)
             )
         return terms
