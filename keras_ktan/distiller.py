@@ -10,7 +10,7 @@ import keras
 from keras_ktan.cache.cached_dataset import CachedDataset
 from keras_ktan.cache.key import teacher_digest
 from keras_ktan.callbacks.divergence_guard import DivergenceGuard
-from keras_ktan.export import export_student
+from keras_ktan.export import ExportResult, export_student
 from keras_ktan.feature_pair import FeaturePair, as_feature_pairs
 from keras_ktan.introspection.model_inputs import select_inputs
 from keras_ktan.introspection.model_trace import supports_jit
@@ -562,7 +562,7 @@ class KTANDistiller(TrainStep, keras.Model):
         terms = {tracker.name for tracker in self.loss_trackers}
         return {name: value for name, value in results.items() if name not in terms}
 
-    def export(self, filepath, format=None, **kwargs):
+    def export(self, filepath: str, format: str | None = None, **kwargs) -> ExportResult:
         """Export the student alone; see `export_student`."""
         return export_student(self.student, filepath, format=format, **kwargs)
 

@@ -67,7 +67,7 @@ class OutputPair:
             remedy="To do without a pair, leave it out of `output_pairs`.",
         )
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             "teacher_output": self.teacher_output,
             "student_output": self.student_output,
@@ -76,7 +76,7 @@ class OutputPair:
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "OutputPair":
         return cls(**config)
 
 

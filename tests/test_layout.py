@@ -1,9 +1,13 @@
 """The layout that the contributing page describes: imports point downwards, modules stay small."""
 
 import ast
+import importlib
+import inspect
 import pathlib
 
 import pytest
+
+import keras_ktan
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "keras_ktan"
 # From top to bottom: a module imports from its own level and from those below it.
@@ -79,3 +83,36 @@ def test_functions_of_a_step_are_short(module):
         if isinstance(node, ast.FunctionDef)
     }
     assert {name: length for name, length in lengths.items() if length > 50} == {}
+
+
+def public_functions():
+    """Functions, and constructors of classes, that the package and its folders export."""
+    packages = [keras_ktan] + [
+        importlib.import_module(f"keras_ktan.{path.parent.name}")
+        for path in sorted(PACKAGE.glob("*/__init__.py"))
+    ]
+    exported = {
+        f"{package.__name__}.{name}": getattr(package, name)
+        for package in packages
+        for name in getattr(package, "__all__", ())
+    }
+    for name, value in exported.items():
+        if inspect.isclass(value) and "__init__" in vars(value):
+            yield pytest.param(value.__init__, id=f"{name}.__init__")
+        elif inspect.isfunction(value):
+            yield pytest.param(value, id=name)
+
+
+@pytest.mark.parametrize("function", public_functions())
+def test_what_is_public_has_annotations(function):
+    signature = inspect.signature(function)
+    bare = [
+        name
+        for name, parameter in signature.parameters.items()
+        if name != "self"
+        and parameter.kind is not parameter.VAR_KEYWORD
+        and parameter.annotation is parameter.empty
+    ]
+    assert bare == []
+    if function.__name__ != "__init__":
+        assert signature.return_annotation is not signature.empty

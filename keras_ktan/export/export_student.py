@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import shutil
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -25,24 +27,24 @@ _BATCH = 32
 
 
 def export_student(
-    student,
-    filepath,
-    format=None,
+    student: keras.Model,
+    filepath: str | os.PathLike,
+    format: str | None = None,
     *,
-    data=None,
-    output_names=None,
-    batch_size=None,
-    rescaling=None,
-    softmax=False,
-    precision="float32",
-    calibration_data=None,
-    input_dtype=None,
-    output_dtype=None,
-    tolerance=None,
-    agreement=None,
-    max_examples=512,
-    verbose=True,
-):
+    data: Any = None,
+    output_names: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    rescaling: Any = None,
+    softmax: bool | Sequence[str] = False,
+    precision: str = "float32",
+    calibration_data: Any = None,
+    input_dtype: str | None = None,
+    output_dtype: str | None = None,
+    tolerance: float | None = None,
+    agreement: float | None = None,
+    max_examples: int = 512,
+    verbose: bool = True,
+) -> ExportResult:
     """Write a student as a file to ship, and check that the file computes what it does.
 
     The inputs have the names of the `Input` layers, and the outputs those of the layers (or the

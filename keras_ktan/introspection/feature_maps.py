@@ -46,7 +46,7 @@ class FeatureMaps(list):
     __str__ = __repr__
 
 
-def feature_maps(model):
+def feature_maps(model: keras.Model) -> "FeatureMaps":
     """List the feature maps of a model from which a student can learn.
 
     Listed are the maps through which everything in the model passes, in the order in which the

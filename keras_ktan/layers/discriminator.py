@@ -168,7 +168,7 @@ class FeatureDiscriminator(keras.layers.Layer):
     def compute_output_shape(self, features_shape, condition_shape=None):
         return tuple(features_shape[:-1])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "filters": self.filters,

@@ -232,7 +232,7 @@ class TeacherToStudent(keras.layers.Layer):
     def compute_mask(self, inputs, previous_mask):
         return None  # the student's lengths are others; `resize_mask` knows
 
-    def get_config(self):
+    def get_config(self) -> dict:
         activation = self.activation
         if activation != "auto":
             activation = keras.activations.serialize(keras.activations.get(activation))

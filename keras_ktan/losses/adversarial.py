@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
@@ -62,7 +63,7 @@ class AdversarialLoss:
                 "of real and fake logits, or None. Leave it out to compare logits with `boundary`."
             )
 
-    def discriminator_loss(self, real_logits, fake_logits, mask=None):
+    def discriminator_loss(self, real_logits: Any, fake_logits: Any, mask: Any = None) -> Any:
         """What the discriminator minimises.
 
         Args:
@@ -76,7 +77,7 @@ class AdversarialLoss:
         values = self.discriminator(*in_full_precision(real_logits, fake_logits))
         return mean_per_example(values, mask)
 
-    def generator_loss(self, fake_logits, mask=None):
+    def generator_loss(self, fake_logits: Any, mask: Any = None) -> Any:
         """What the student minimises.
 
         Args:
@@ -88,7 +89,7 @@ class AdversarialLoss:
         """
         return mean_per_example(self.generator(*in_full_precision(fake_logits)), mask)
 
-    def discriminator_accuracy(self, real_logits, fake_logits, mask=None):
+    def discriminator_accuracy(self, real_logits: Any, fake_logits: Any, mask: Any = None) -> Any:
         """Share of logits that are right: 0.5 is guessing, at 1 the student learns nothing.
 
         Args:
@@ -106,14 +107,14 @@ class AdversarialLoss:
         right = right + ops.cast(fake <= self.boundary, fake.dtype)
         return mean_per_example(right, mask) / 2.0
 
-    def get_config(self):
+    def get_config(self) -> dict:
         serialize = keras.saving.serialize_keras_object
         return {
             field.name: serialize(getattr(self, field.name)) for field in dataclasses.fields(self)
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "AdversarialLoss":
         return cls(
             **{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()}
         )

@@ -1,5 +1,9 @@
 """The feature losses: how far the student's map is from its target."""
 
+from collections.abc import Callable
+from typing import Any
+
+import keras
 from keras import ops
 
 from keras_ktan.losses.reductions import (
@@ -80,7 +84,13 @@ FEATURE_LOSSES = {
 }
 
 
-def feature_loss(loss, target, features, position_weights=None, mask=None):
+def feature_loss(
+    loss: str | Callable | keras.losses.Loss,
+    target: Any,
+    features: Any,
+    position_weights: Any = None,
+    mask: Any = None,
+) -> Any:
     """Distance of the student's feature map from its target.
 
     Args:

@@ -1,7 +1,9 @@
 """The logits losses: how far the student's outputs are from the teacher's."""
 
+from collections.abc import Callable
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_ktan.losses.reductions import (
@@ -186,7 +188,14 @@ def _centred(values, axis, mask):
 LOGITS_LOSSES = {"kl": softened_kl, "standardized_kl": standardized_kl, "pearson": pearson}
 
 
-def logits_loss(loss, teacher_logits, student_logits, temperature, kind="softmax", mask=None):
+def logits_loss(
+    loss: str | Callable | keras.losses.Loss,
+    teacher_logits: Any,
+    student_logits: Any,
+    temperature: float,
+    kind: str = "softmax",
+    mask: Any = None,
+) -> Any:
     """Distance of the student's logits from the teacher's.
 
     Args:

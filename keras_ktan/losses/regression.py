@@ -1,5 +1,7 @@
 """The loss of two models' outputs that are plain numbers."""
 
+from typing import Any
+
 from keras import ops
 
 from keras_ktan.losses.reductions import (
@@ -10,7 +12,9 @@ from keras_ktan.losses.reductions import (
 )
 
 
-def scaled_squared_error(teacher_outputs, student_outputs, variance, mask=None):
+def scaled_squared_error(
+    teacher_outputs: Any, student_outputs: Any, variance: Any, mask: Any = None
+) -> Any:
     """Squared difference in units of the teacher's variance.
 
     Outputs of a regression have units of their own: a price and a share of it would count a

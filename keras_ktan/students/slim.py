@@ -1,5 +1,8 @@
 """`slim_student`: a narrower copy of a teacher."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -18,17 +21,17 @@ from keras_ktan.utils.channel_record import ChannelRecord, attach_channel_record
 
 
 def slim_student(
-    teacher,
-    width=0.25,
-    initialize="teacher",
-    divisor=None,
-    name=None,
-    target=None,
-    importance="gamma",
-    data=None,
-    rules=None,
-    seed=None,
-):
+    teacher: keras.Model,
+    width: float | dict[str, float] = 0.25,
+    initialize: str = "teacher",
+    divisor: int | None = None,
+    name: str | None = None,
+    target: dict[str, float | int] | None = None,
+    importance: str | Callable = "gamma",
+    data: Any = None,
+    rules: dict[type, Callable] | None = None,
+    seed: int | None = None,
+) -> keras.Model:
     """A narrower copy of a teacher that starts with the teacher's most important channels.
 
     A small student trained from random weights needs long to find what the teacher knows, and
