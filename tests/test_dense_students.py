@@ -174,18 +174,18 @@ def test_levels_have_layers_of_their_own_or_share_them(shared):
         return keras.Model(model.input, model.get_layer("pyramid").output)(images)
 
     theirs, own = levels(distiller.teacher), levels(distiller.student)
-    matching = fooling = 0.0
+    matching = generator_loss = 0.0
     for pair, their, student_map in zip(pairs, theirs, own, strict=True):
         target = pair.teacher_to_student(their)
         logits = to_numpy(pair.discriminator(student_map))
         vectors = [to_numpy(ops.normalize(part, axis=-1)) for part in (target, student_map)]
         # Where either is all zero the cosine is 0.
         matching += np.mean(1.0 - np.sum(vectors[0] * vectors[1], axis=-1))
-        fooling += np.mean(np.log1p(np.exp(-logits)))
+        generator_loss += np.mean(np.log1p(np.exp(-logits)))
     before = [snapshot(layer) for layer in distiller.discriminators]
     logs = distiller.train_on_batch(images, labels, return_dict=True)
     np.testing.assert_allclose(logs["feature_loss"], matching, rtol=1e-3)
-    np.testing.assert_allclose(logs["adversarial_loss"], fooling, rtol=1e-4)
+    np.testing.assert_allclose(logs["adversarial_loss"], generator_loss, rtol=1e-4)
     for layer, was in zip(distiller.discriminators, before, strict=True):
         assert not np.array_equal(was[0], snapshot(layer)[0])
 

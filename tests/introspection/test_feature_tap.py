@@ -259,6 +259,7 @@ def test_a_name_without_its_path_names_the_path():
     assert "'outer/inner'" in message
 
 
+@pytest.mark.promise(8)
 def test_a_name_that_two_layers_have_is_refused():
     class Twins(keras.Model):
         def __init__(self, **kwargs):

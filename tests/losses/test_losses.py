@@ -283,7 +283,7 @@ LN3 = np.log(3.0)
 
 @pytest.mark.promise(6)
 @pytest.mark.parametrize(
-    ("name", "real", "fake", "discriminator_loss", "fool"),
+    ("name", "real", "fake", "discriminator_loss", "generator_loss"),
     [
         # Undecided logits: ln 2 on each side.
         ("bce", 0.0, 0.0, np.log(2), np.log(2)),
@@ -297,13 +297,13 @@ LN3 = np.log(3.0)
         ("hinge", -1.0, 2.0, (2 + 3) / 2, -2.0),
     ],
 )
-def test_logits_by_hand(name, real, fake, discriminator_loss, fool):
+def test_logits_by_hand(name, real, fake, discriminator_loss, generator_loss):
     loss = ADVERSARIAL_LOSSES[name]
     real, fake = as_tensor([real]), as_tensor([fake])
     np.testing.assert_allclose(
         to_numpy(loss.discriminator_loss(real, fake)), [discriminator_loss], rtol=1e-5
     )
-    np.testing.assert_allclose(to_numpy(loss.generator_loss(fake)), [fool], rtol=1e-5)
+    np.testing.assert_allclose(to_numpy(loss.generator_loss(fake)), [generator_loss], rtol=1e-5)
 
 
 ADVERSARIAL = ["bce", "least_squares", "hinge"]

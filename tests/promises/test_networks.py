@@ -74,7 +74,7 @@ def size(differences):
 
 @pytest.mark.promise(5)
 @pytest.mark.parametrize("adversarial_loss", ["bce", "least_squares", "hinge"])
-def test_the_students_step_lowers_fool(adversarial_loss):
+def test_the_students_step_lowers_the_generator_loss(adversarial_loss):
     distiller = make_distiller(
         optimizer=SGD(0.05),
         student_loss_weight=0.0,
@@ -86,8 +86,8 @@ def test_the_students_step_lowers_fool(adversarial_loss):
     )
     data = image_data(16)
     logs = [distiller.train_on_batch(*data, return_dict=True) for _ in range(40)]
-    fool = [log["adversarial_loss"] for log in logs]
-    assert fool[-1] < fool[0] - 1e-3
+    losses = [log["adversarial_loss"] for log in logs]
+    assert losses[-1] < losses[0] - 1e-3
     if adversarial_loss != "least_squares":
         # There one side's gain is the other's loss; squares can let both gain.
         assert logs[-1]["discriminator_loss"] > logs[0]["discriminator_loss"]

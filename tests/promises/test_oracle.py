@@ -113,13 +113,19 @@ class Oracle(keras.Model):
             )
 
         match = ops.mean(1.0 - ops.sum(unit(target) * unit(features), axis=-1))
-        fool = ops.mean(ops.softplus(-self.logits_of(features, condition, stopped=True)))
+        generator_loss = ops.mean(ops.softplus(-self.logits_of(features, condition, stopped=True)))
         apart = 0.5 * (
             ops.mean(ops.softplus(-self.logits_of(target, condition, stopped=False)))
             + ops.mean(ops.softplus(self.logits_of(stop(features), condition, stopped=False)))
         )
         penalty = 1e-2 * ops.sum(ops.square(self.student.get_layer("features").kernel))
-        student = entropy(y, logits) + 0.7 * softened(logits) + 2.0 * match + 0.5 * fool + penalty
+        student = (
+            entropy(y, logits)
+            + 0.7 * softened(logits)
+            + 2.0 * match
+            + 0.5 * generator_loss
+            + penalty
+        )
         # One optimizer at rate 1 moves all; each network's rate is a factor of its own term.
         return (
             RATES["student"] * student + RATES["t2s"] * objective + RATES["discriminator"] * apart
