@@ -30,7 +30,8 @@ PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 # Where the numbers of README's first table come from.
 HEADLINE_SOURCES = "benchmarks/results/cifar10_16_*_stage_2_cpu/table.md"
 TENSORFLOW_PAGES = ("several_devices.md", "export.md")
-SLOW_PAGES = ("export.md", "tuning.md")
+# The one that a newcomer copies from first is always run.
+FAST_PAGES = ("getting_started.md", "outputs.md", "losses_and_weights.md")
 # What only one extra brings, and no test needs but that of a page which shows it.
 EXTRA_MODULES = ("ai_edge_litert", "onnxruntime")
 
@@ -62,6 +63,7 @@ def test_the_public_names_have_examples():
         assert any(f".{name}[" in example for example in EXAMPLES), name
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_docstring_example_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -90,9 +92,12 @@ def few_digits(monkeypatch):
 
 @pytest.fixture
 def eager(request):
-    """TensorFlow takes seconds to trace a step; a graph is the subject of one page alone."""
-    page = request.node.callspec.params["page"]
-    if keras.backend.backend() != "tensorflow" or page.name == "export.md":
+    """TensorFlow takes seconds to trace a step; a graph is the subject of exports alone."""
+    parameters = request.node.callspec.params
+    of_export = "export" in (
+        parameters["name"] if "name" in parameters else parameters["page"].name
+    )
+    if keras.backend.backend() != "tensorflow" or of_export:
         yield
         return
     import tensorflow as tf
@@ -127,7 +132,7 @@ def getting_started():
         pytest.param(
             page,
             id=page_id(page),
-            marks=[pytest.mark.slow] if page.name in SLOW_PAGES else [],
+            marks=[] if page.name in FAST_PAGES else [pytest.mark.slow],
         )
         for page in PAGES[1:]
         if BLOCK.search(page.read_text())

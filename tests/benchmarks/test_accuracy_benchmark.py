@@ -296,6 +296,7 @@ def test_an_experiment_takes_what_it_leaves_out_from_its_base():
     assert base.epochs == 30 and read_experiment(FOLDER / "cifar10_16_small.toml").epochs == 60
 
 
+@pytest.mark.slow
 def test_supervised_is_plain_training_of_the_student(tiny, tmp_path):
     """Also through the cache: all methods have the same order, views and initial weights."""
     from experiment import read_experiment
@@ -343,6 +344,7 @@ def test_keras_own_distiller_can_be_given_a_loss_that_takes_probabilities(tiny, 
     assert values[1] != pytest.approx(values[0], rel=0.1)
 
 
+@pytest.mark.long
 def test_a_teacher_may_see_other_images_than_the_students(tiny, tmp_path):
     import tensorflow as tf
     from experiment import read_experiment
@@ -378,6 +380,7 @@ def test_a_teacher_may_see_other_images_than_the_students(tiny, tmp_path):
     assert_changed(snapshot(teachers[0.5]), snapshot(teachers[0.25]))
 
 
+@pytest.mark.long
 def test_runs_side_by_side_are_those_that_come_one_after_another_though_one_fails(tiny, tmp_path):
     from experiment import read_experiment
     from runner import Runner
@@ -464,6 +467,7 @@ def test_every_worker_is_one_that_ends_with_its_parent(monkeypatch):
         assert done == [signal.SIGINT, "tied", 3]
 
 
+@pytest.mark.slow
 def test_an_experiment_runs_once_reads_the_test_at_the_end_and_refuses_a_mixture(
     tiny, tmp_path, monkeypatch, capsys
 ):
@@ -510,6 +514,7 @@ def test_an_experiment_runs_once_reads_the_test_at_the_end_and_refuses_a_mixture
     assert "'logits': 1.0" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_given_teacher_is_taken_as_it_is_and_named_in_the_settings(tiny, tmp_path, capsys):
     import accuracy
     from experiment import read_experiment
@@ -574,6 +579,7 @@ layers = { box_head_P3 = "student_head" }
 """
 
 
+@pytest.mark.long
 def test_detectors_are_measured_by_their_average_precision(tmp_path):
     import accuracy
     import tensorflow as tf

@@ -52,7 +52,7 @@ def test_saved_runs_replace_those_of_the_same_task_alone(guides, tmp_path):
     assert "80.0 |" in (tmp_path / "text.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_method_of_a_task_runs(guides):
     runs = guides.run("multi_label", seeds=[0], epochs=1)
     methods = ["teacher", *(name for name in guides.METHODS if "and feature" not in name)]

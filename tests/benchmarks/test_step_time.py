@@ -55,6 +55,7 @@ def test_the_pairs_join_maps_of_the_stage_before_the_last(benchmark, models, siz
     assert expected[models] in pair
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("dtype", "xla"), [("bfloat16", "off"), ("float32", "on")])
 def test_images_per_second_are_measured_for_each_combination(benchmark, tmp_path, dtype, xla):
     images_per_second = benchmark("images_per_second")
@@ -79,6 +80,7 @@ def test_images_per_second_are_measured_for_each_combination(benchmark, tmp_path
     assert result["device"] in page.split("\n")[0]
 
 
+@pytest.mark.slow
 def test_the_cache_and_keras_own_distiller_are_measured(benchmark, tmp_path):
     step_time = benchmark("step_time")
     output = tmp_path / "result"
@@ -119,6 +121,7 @@ def test_the_table_by_hand(benchmark):
     assert "| small | jax | float32 | on | 300 | 200 | 120 | 96 | 0.80 |" in page
 
 
+@pytest.mark.long
 def test_the_pairs_can_be_distilled(benchmark, monkeypatch, tmp_path):
     """The path that a GPU takes, with networks of the same kind but narrow."""
     step_time, resnets = benchmark("step_time"), benchmark("resnets")

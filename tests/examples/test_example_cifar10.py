@@ -114,7 +114,7 @@ def test_an_experiment_is_run_once_and_resumed(tiny_command, monkeypatch, tmp_pa
         example.main([*command, "--resume"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_maps_are_those_of_the_kept_students(tiny_command, monkeypatch, tmp_path, capsys):
     example, command = tiny_command
     example.main([*command, "--methods", "supervised", "--seeds", "2"])

@@ -17,6 +17,7 @@ def story():
     return distill_detector
 
 
+@pytest.mark.slow
 def test_a_short_run_logs_its_ap(story, tmp_path, capsys, monkeypatch, eager):
     # The table, the picture and the SavedModel are in the whole story.
     monkeypatch.setattr(story, "show", lambda *parts: None)
@@ -40,7 +41,7 @@ def test_pycocotools_is_missed_before_the_training(story, tmp_path, monkeypatch,
     assert "pycocotools" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_whole_story_and_its_resumption(story, tmp_path, capsys, monkeypatch):
     methods = ["supervised", "KTAN"]
     command = ["--quick", "--output", str(tmp_path), "--methods", *reversed(methods)]
@@ -78,6 +79,7 @@ def test_the_whole_story_and_its_resumption(story, tmp_path, capsys, monkeypatch
     assert "holds finished runs" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_the_methods_start_from_the_same_weights_and_batches(story, monkeypatch, tmp_path):
     import keras
 

@@ -74,7 +74,7 @@ def student_of(printed, process):
     return found[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.promise(10)
 @pytest.mark.own_processes("jax")
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")

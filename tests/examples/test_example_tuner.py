@@ -31,6 +31,7 @@ def test_the_conclusion_by_hand(example):
     assert "one seed" in example.conclusion([0.9], [0.8])
 
 
+@pytest.mark.slow
 def test_a_short_search(example, tmp_path, monkeypatch, capsys, eager):
     parts = [tuple(part[:32] for part in data) for data in example.load_data()]
     monkeypatch.setattr(example, "load_data", lambda: parts)
@@ -43,7 +44,7 @@ def test_a_short_search(example, tmp_path, monkeypatch, capsys, eager):
     assert "632 parameters" in printed and "(paired, 2 seeds)" in printed
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_whole_story_and_a_search_that_goes_on(example, tmp_path, monkeypatch, capsys):
     def run(trials):
         counts = ["--trials", trials, "--epochs", "1", "--teacher-epochs", "1", "--seeds", "1"]

@@ -29,7 +29,13 @@ def softmax(logits):
 
 @pytest.mark.parametrize(
     ("kind", "batch_size"),
-    [("saved_model", None), ("litert", None), ("litert", 2), ("onnx", None), ("onnx", 2)],
+    [
+        pytest.param("saved_model", None, marks=pytest.mark.slow),
+        ("litert", None),
+        pytest.param("litert", 2, marks=pytest.mark.slow),
+        ("onnx", None),
+        pytest.param("onnx", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_a_file_has_names_and_computes_what_the_student_does(kind, batch_size, tmp_path):
     needs(kind)
@@ -51,6 +57,7 @@ def test_a_file_has_names_and_computes_what_the_student_does(kind, batch_size, t
     np.testing.assert_allclose(found["box"], box, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["litert", "onnx"])
 def test_rescaling_stands_before_the_student_and_a_softmax_after_it(kind, tmp_path):
     needs(kind)
@@ -69,6 +76,7 @@ def test_rescaling_stands_before_the_student_and_a_softmax_after_it(kind, tmp_pa
     assert student.layers[0].name == "image" and student.layers[-1].name == "logits"
 
 
+@pytest.mark.slow
 def test_weights_of_fewer_bits_make_smaller_files_that_still_agree(tmp_path):
     needs("litert")
     student, data = classifier(64), photos()
@@ -95,6 +103,7 @@ def test_weights_of_fewer_bits_make_smaller_files_that_still_agree(tmp_path):
     assert all(result.agreement >= 0.98 for result in exported.values())
 
 
+@pytest.mark.slow
 def test_an_integer_file_takes_pixels_as_they_are_and_answers_on_a_grid(tmp_path):
     """With rescaling and pixels from 0 to 255 to calibrate on, uint8 in is the pixel itself."""
     needs("litert")
@@ -133,6 +142,7 @@ def test_an_integer_file_takes_pixels_as_they_are_and_answers_on_a_grid(tmp_path
     )
 
 
+@pytest.mark.slow
 def test_without_data_random_inputs_are_compared_and_the_result_says_so(tmp_path, capsys):
     tokens = keras.Input((6,), dtype="int32", name="tokens")
     hidden = keras.layers.Embedding(11, 4)(tokens)
@@ -145,6 +155,7 @@ def test_without_data_random_inputs_are_compared_and_the_result_says_so(tmp_path
         result.bytes = 0
 
 
+@pytest.mark.slow
 def test_a_data_set_is_read_to_the_largest_number_of_examples_and_no_further(tmp_path):
     student, read = classifier(4), []
 
@@ -159,6 +170,7 @@ def test_a_data_set_is_read_to_the_largest_number_of_examples_and_no_further(tmp
     assert result.examples == 20 and len(read) == 3
 
 
+@pytest.mark.slow
 def test_a_student_that_predicts_another_structure_is_compared_by_its_call(tmp_path):
     """Detectors decode boxes in `predict`; a file holds what the call gives."""
 

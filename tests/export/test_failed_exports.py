@@ -36,6 +36,7 @@ def stand_in(path, text=b"an older export"):
     path.write_bytes(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["student", "student.tflite", "student.onnx"])
 def test_a_file_that_computes_something_else_is_set_aside_and_the_old_one_stays(
     name, tmp_path, monkeypatch
@@ -72,6 +73,7 @@ def test_a_tolerance_of_nothing_leaves_nothing_under_the_final_name(tmp_path):
     assert names(tmp_path) == ["student.onnx", "student.onnx.failed"]
 
 
+@pytest.mark.slow
 def test_answers_that_disagree_are_an_error_in_eight_bits(tmp_path):
     """Calibrated on a range that is not the data's, int8 loses the answers."""
     pytest.importorskip("ai_edge_litert", reason="extra: export")
@@ -137,6 +139,7 @@ def test_a_converter_that_crashes_does_not_take_the_student_with_it(tmp_path, mo
     assert names(tmp_path / "files") == []
 
 
+@pytest.mark.slow
 def test_what_litert_has_no_operation_for_is_named(tmp_path):
     pytest.importorskip("ai_edge_litert", reason="extra: export")
     tokens = keras.Input((6, 3), name="steps")

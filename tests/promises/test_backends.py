@@ -110,6 +110,7 @@ def test_all_backends_move_all_weights_alike(tmp_path):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6, err_msg=backend)
 
 
+@pytest.mark.slow
 @pytest.mark.own_processes(*BACKENDS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_no_backend_is_imported_that_keras_does_not_import(backend):

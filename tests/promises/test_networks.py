@@ -73,7 +73,10 @@ def size(differences):
 
 
 @pytest.mark.promise(5)
-@pytest.mark.parametrize("adversarial_loss", ["bce", "least_squares", "hinge"])
+@pytest.mark.parametrize(
+    "adversarial_loss",
+    ["bce", *(pytest.param(name, marks=pytest.mark.slow) for name in ("least_squares", "hinge"))],
+)
 def test_the_students_step_lowers_the_generator_loss(adversarial_loss):
     distiller = make_distiller(
         optimizer=SGD(0.05),
@@ -93,6 +96,7 @@ def test_the_students_step_lowers_the_generator_loss(adversarial_loss):
         assert logs[-1]["discriminator_loss"] > logs[0]["discriminator_loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.promise(5)
 @pytest.mark.parametrize("adversarial_loss", ["bce", "least_squares", "hinge"])
 def test_the_discriminators_step_lowers_tell_apart(adversarial_loss):

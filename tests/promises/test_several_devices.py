@@ -53,6 +53,7 @@ def replicas(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.promise(10)
 @on("tensorflow")
 @pytest.mark.parametrize("loss", ["given_loss", "own_loss"])
@@ -104,6 +105,7 @@ def test_data_parallel_over_two_devices_equals_one_device(devices):
     assert_same_numbers(two, one)
 
 
+@pytest.mark.long
 @pytest.mark.promise(10)
 @on("jax")
 def test_two_processes_equal_one_process_with_the_same_global_batch(devices, tmp_path):

@@ -91,6 +91,7 @@ def test_a_read_without_an_order_is_found(ordered):
     assert found == (pairs, 1, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["student_head", "task", "reconstruction"])
 def test_no_step_can_see_a_weight_that_has_moved_already(tmp_path, objective):
     distiller = KTANDistiller(

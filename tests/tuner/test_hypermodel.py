@@ -317,6 +317,7 @@ def test_a_search_with_other_bounds_is_not_gone_on_with(tmp_path):
         search(tuner)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
@@ -343,6 +344,7 @@ def test_a_trial_weighs_positions_as_the_pair_says():
     assert distiller.feature_pairs[0].position_weights is weigh
 
 
+@pytest.mark.slow
 def test_without_the_extra_the_package_works_and_the_tuner_says_what_to_install():
     code = (
         "import sys; sys.modules['keras_tuner'] = None\n"
@@ -368,9 +370,21 @@ def test_a_missing_tensorboard_is_said_before_every_trial_fails(monkeypatch):
     ("kind", "space", "arguments", "trials"),
     [
         (keras_tuner.RandomSearch, FIXED, {}, 2),
-        (keras_tuner.BayesianOptimization, QUICK, {"max_trials": 3, "num_initial_points": 2}, 3),
+        pytest.param(
+            keras_tuner.BayesianOptimization,
+            QUICK,
+            {"max_trials": 3, "num_initial_points": 2},
+            3,
+            marks=pytest.mark.long,
+        ),
         # 2 trials with 1 epoch, the better one goes on to 2 epochs; 2 trials with 2 epochs.
-        (keras_tuner.Hyperband, QUICK, {"max_epochs": 2, "factor": 2}, 5),
+        pytest.param(
+            keras_tuner.Hyperband,
+            QUICK,
+            {"max_epochs": 2, "factor": 2},
+            5,
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_the_best_student_is_the_one_that_scored_best(kind, space, arguments, trials, tmp_path):
@@ -411,6 +425,7 @@ def test_trials_do_not_store_the_teacher(tmp_path):
     assert count < int(np.prod(largest.shape)) == 3 * 3 * 24 * 24
 
 
+@pytest.mark.slow
 def test_a_trial_goes_on_where_it_was_stored(tmp_path):
     hypermodel, path = make_hypermodel(), tmp_path / "trial.weights.h5"
     images, labels = image_data(16)
@@ -437,6 +452,7 @@ def test_a_trial_goes_on_where_it_was_stored(tmp_path):
     assert_same(everything(first), everything(second))
 
 
+@pytest.mark.long
 def test_a_search_goes_on_after_an_error_of_the_user_was_mended(tmp_path):
     built, broken = [], True
 
@@ -473,6 +489,7 @@ def diverging_first(compiled):
     return arguments
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_is_failed_and_the_search_goes_on(tmp_path):
     hypermodel = make_hypermodel(QUICK, compile_arguments=diverging_first([]))
     tuner = search(make_tuner(tmp_path, hypermodel, max_trials=3))
@@ -506,6 +523,7 @@ class RaiseInFit(keras.callbacks.Callback):
         raise self.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [
