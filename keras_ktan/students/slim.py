@@ -1,12 +1,13 @@
 """`slim_student`: a narrower copy of a teacher."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_ktan.students.channel_graph import ChannelGraph
+from keras_ktan.students.depth import without_blocks
 from keras_ktan.students.importance import choose, validate_importance
 from keras_ktan.students.model_config import (
     build_from_config,
@@ -31,6 +32,7 @@ def slim_student(
     data: Any = None,
     rules: dict[type, Callable] | None = None,
     seed: int | None = None,
+    drop_blocks: Sequence[str] | None = None,
 ) -> keras.Model:
     """A narrower copy of a teacher that starts with the teacher's most important channels.
 
@@ -80,6 +82,9 @@ def slim_student(
         rules: Dict from layer classes to functions of a `LayerCall` that return a `Narrowing`
             (both in `keras_ktan.students.layer_rules`), for layers that are not known.
         seed: Seed for `importance="random"` and `initialize="random"`.
+        drop_blocks: List of paths, or patterns of them, of `Add` layers at the ends of residual
+            blocks that are left out before the others are narrowed: what the block was given is
+            handed on. A network of half the blocks may keep more channels at the same size.
 
     Returns:
         A built `keras.Model` of the teacher's kind.
@@ -115,13 +120,14 @@ def slim_student(
         al., "DepGraph: Towards Any Structural Pruning", CVPR 2023.
     """
     _validate(teacher, width, initialize, divisor, importance, data, target)
-    graph = ChannelGraph(teacher, rules)
+    shallow = teacher if drop_blocks is None else without_blocks(teacher, drop_blocks)
+    graph = ChannelGraph(shallow, rules)
     spaces = graph.decisions.spaces()
     plan = WidthPlan(width, divisor)
     name = name or f"slim_{teacher.name}"
 
     if target is not None:
-        plan = _plan_for_target(graph, spaces, plan, parse_target(target), name)
+        plan = _plan_for_target(teacher, graph, spaces, plan, parse_target(target), name)
     selection = choose(graph, plan.counts(spaces), importance, data, seed)
     student = _build(graph, selection, name, seed if initialize == "random" else None)
     if initialize == "teacher":
@@ -131,14 +137,14 @@ def slim_student(
     return student
 
 
-def _plan_for_target(graph, spaces, plan, target, name):
+def _plan_for_target(teacher, graph, spaces, plan, target, name):
     def make(width):
         counts = plan.scaled(width).counts(spaces)
         first_ones = [space.ids[:count] for space, count in zip(spaces, counts, strict=True)]
         selection = graph.decisions.select(first_ones)
         return tuple(counts), lambda: _build(graph, selection, name, None)
 
-    width, size = largest_student(graph.teacher, target, make)
+    width, size = largest_student(teacher, target, make)
     print(
         f"slim_student: width {width:.4g} gives {size:,} {target.measure}, "
         f"the largest number not above the target {target.wanted!r}."
