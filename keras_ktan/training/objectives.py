@@ -45,6 +45,7 @@ class Objectives:
         self.uses_discriminator = self.is_active("adversarial")
         self.uses_teacher = self.uses_maps or self.is_active("logits")
         self.pairs = pairing.pairs if self.uses_maps else []
+        self._discriminators = pairing.discriminators if self.uses_maps else []
         self.trains_t2s = any(not pair.teacher_to_student.selects for pair in self.pairs)
         self.teacher_paths = [pair.pair.teacher_layer_name for pair in self.pairs]
         self.uses_position_weights = any(
@@ -100,8 +101,11 @@ class Objectives:
             student_loss: Function from outputs to the scalar loss against the targets.
 
         Returns:
-            A tuple `(targets, loss)`: the `Target` of each pair, and the sum of the objectives.
+            A tuple of the `Target` of each pair, and of a dict with the sum of the objectives as
+            `"t2s_loss"`. Both are empty where there is none.
         """
+        if not self.uses_maps:
+            return [], {}
         targets, total = self.targets(teacher, student), 0.0
         for pair, student_map, target in zip(self.pairs, student.maps, targets, strict=True):
             if pair.teacher_to_student.selects:
@@ -122,7 +126,7 @@ class Objectives:
             )
             loss = pair.objective.loss(target.map, context)
             total = total + ops.cast(loss, keras.config.floatx())
-        return targets, total
+        return targets, {"t2s_loss": total} if self.trains_t2s else {}
 
     def targets(self, teacher, student):
         """T2S's maps, with what is padding in them.
@@ -174,20 +178,23 @@ class Objectives:
             logits.append((both[:count], both[count:]))
         return logits
 
-    def discriminator_loss(self, logits, targets):
-        """What the discriminators minimise, a scalar."""
-        return self._sum_over_pairs(
-            self.adversarial_loss.discriminator_loss(real, fake, target.mask)
-            for (real, fake), target in zip(logits, targets, strict=True)
-        )
-
-    def discriminator_accuracy(self, logits, targets):
-        """Share of logits that are right, averaged over the pairs."""
+    def discriminator_terms(self, logits, targets):
+        """Dict with what the discriminators minimise, and how often they are right."""
         accuracies = [
             ops.mean(self.adversarial_loss.discriminator_accuracy(real, fake, target.mask))
             for (real, fake), target in zip(logits, targets, strict=True)
         ]
-        return sum(accuracies) / len(accuracies)
+        return {
+            "discriminator_loss": self.discriminator_loss(logits, targets),
+            "discriminator_accuracy": sum(accuracies) / len(accuracies),
+        }
+
+    def discriminator_loss(self, logits, targets):
+        """What the discriminators minimise."""
+        return self._sum_over_pairs(
+            self.adversarial_loss.discriminator_loss(real, fake, target.mask)
+            for (real, fake), target in zip(logits, targets, strict=True)
+        )
 
     def distillation_terms(self, teacher, student, targets, logits):
         """The student's terms besides the loss against the targets, unweighted.
@@ -235,10 +242,7 @@ class Objectives:
 
     def advance_power_iterations(self):
         """Once per step: the discriminators' spectral norms follow their kernels."""
-        # Pairs may share a discriminator; it advances once.
-        for discriminator in {
-            id(pair.discriminator): pair.discriminator for pair in self.pairs
-        }.values():
+        for discriminator in self._discriminators:
             discriminator.advance_power_iterations()
 
     def _weight(self, name, step):

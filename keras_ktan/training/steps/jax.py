@@ -119,12 +119,10 @@ class _Step:
         self.values.keep(after)
 
     def project_features(self):
-        if not self.objectives.uses_maps:
-            return
         variables = self.distiller.t2s_variables
 
         def project(weights):
-            (targets, loss), after = self.values.run(
+            (targets, losses), after = self.values.run(
                 self.objectives.project_features,
                 self.teacher,
                 self.student,
@@ -134,16 +132,17 @@ class _Step:
                 variables=variables,
                 values=weights,
             )
-            return self._scaled("t2s", loss), (targets, loss, after)
+            return self._scaled("t2s", losses["t2s_loss"]), (targets, losses, after)
 
         if not self.objectives.trains_t2s:
             self.targets, _ = self.values.run(
                 self.objectives.project_features, self.teacher, self.student, None
             )[0]
             return
-        self.gradients["t2s"], (self.targets, self.others["t2s_loss"], after) = jax.grad(
-            project, has_aux=True
-        )(self.values.get(variables))
+        self.gradients["t2s"], (self.targets, losses, after) = jax.grad(project, has_aux=True)(
+            self.values.get(variables)
+        )
+        self.others |= losses
         self.values.keep(after, but=variables)
 
     def discriminator_forward(self):
@@ -168,10 +167,7 @@ class _Step:
 
         # One forward pass; it is pulled back twice, for each network by its own loss.
         self.logits, self._pull_logits = jax.vjp(forward, self.values.get(variables), self.maps)
-        self.others["discriminator_loss"] = objectives.discriminator_loss(self.logits, self.targets)
-        self.others["discriminator_accuracy"] = objectives.discriminator_accuracy(
-            self.logits, self.targets
-        )
+        self.others |= objectives.discriminator_terms(self.logits, self.targets)
         toward_logits = jax.grad(
             lambda logits: self._scaled(
                 "discriminator", objectives.discriminator_loss(logits, self.targets)

@@ -111,15 +111,12 @@ class TrainStep(SymbolicBuildHook):
         return self.log_step(*batch[:2], outputs, sample_weight, loss, logs)
 
     def _project_features(self, x, y, sample_weight, teacher, student):
-        if not self.objectives.uses_maps:
-            return [], {}
         replicas = _replicas()
-        targets, loss = self.objectives.project_features(
+        return self.objectives.project_features(
             teacher,
             student,
             lambda outputs: self.untracked_student_loss(x, y, outputs, sample_weight) * replicas,
         )
-        return targets, {"t2s_loss": loss} if self.objectives.trains_t2s else {}
 
     def _discriminator_forward(self, teacher_outputs, targets, maps):
         objectives = self.objectives
@@ -127,10 +124,7 @@ class TrainStep(SymbolicBuildHook):
             return [], {}
         step = _step_of_replica(self.step_counter)
         logits = objectives.discriminator_forward(teacher_outputs, targets, maps, step)
-        return logits, {
-            "discriminator_loss": objectives.discriminator_loss(logits, targets),
-            "discriminator_accuracy": objectives.discriminator_accuracy(logits, targets),
-        }
+        return logits, objectives.discriminator_terms(logits, targets)
 
     def _scaled_losses(self, losses):
         """What is differentiated: this replica's share, scaled against float16's underflow."""

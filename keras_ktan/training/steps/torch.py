@@ -39,24 +39,18 @@ class TrainStep:
             return self.log_step(*batch[:2], outputs, sample_weight, ops.stop_gradient(loss), logs)
 
     def _project_features(self, x, y, sample_weight, teacher, student):
-        if not self.objectives.uses_maps:
-            return [], {}
-        targets, loss = self.objectives.project_features(
+        return self.objectives.project_features(
             teacher,
             student,
             lambda outputs: self.untracked_student_loss(x, y, outputs, sample_weight),
         )
-        return targets, {"t2s_loss": loss} if self.objectives.trains_t2s else {}
 
     def _discriminator_forward(self, teacher_outputs, targets, maps):
         objectives = self.objectives
         if not objectives.uses_discriminator:
             return [], {}
         logits = objectives.discriminator_forward(teacher_outputs, targets, maps, self.step_counter)
-        return logits, {
-            "discriminator_loss": objectives.discriminator_loss(logits, targets),
-            "discriminator_accuracy": objectives.discriminator_accuracy(logits, targets),
-        }
+        return logits, objectives.discriminator_terms(logits, targets)
 
     def _apply_gradients(self, others, loss):
         # The student's last: its gradient frees the graph.
