@@ -67,7 +67,9 @@ def intercept_calls(hooks):
     try:
         for layer, on_call in hooks:
             # A quantised layer runs `quantized_call` instead of `call`.
-            attribute = "call" if layer.quantization_mode is None else "quantized_call"
+            # Operations between layers know no such mode.
+            is_quantised = getattr(layer, "quantization_mode", None) is not None
+            attribute = "quantized_call" if is_quantised else "call"
             listener = (threading.get_ident(), on_call)
             with _lock:
                 stand_in = vars(layer).get(attribute)

@@ -10,16 +10,19 @@ and noting every layer call. No number is computed and no variable changes.
 import collections
 
 import keras
+import numpy as np
 
 from keras_ktan.introspection.layer_calls import intercept_calls
 
 LayerCall = collections.namedtuple(
-    "LayerCall", ["path", "layer", "input_ids", "input_specs", "output_ids", "output_specs"]
+    "LayerCall",
+    ["path", "layer", "input_ids", "input_specs", "output_ids", "output_specs", "first_inside"],
 )
 LayerCall.__doc__ = """One call of one layer: who, from what, to what.
 
 `input_ids` and `output_ids` identify tensors, so that the producer of a tensor
-can be found; the `specs` are structures of `keras.KerasTensor`.
+can be found; the `specs` are structures of `keras.KerasTensor`. A call ends after
+those inside it: they are `trace.calls` from the number `first_inside` up to this one.
 """
 
 
@@ -98,21 +101,39 @@ def supports_jit(model):
     return all(layer.supports_jit for layer in layers_by_path(model).values())
 
 
-def symbolic_input(model):
+def operations_by_path(model):
+    """The operations that Functional models have between their layers.
+
+    Args:
+        model: A `keras.Model`.
+
+    Returns:
+        A dict from paths (`"backbone/matmul"`) to operations that are no layers.
+    """
+    found = {}
+    for path, layer in {"": model, **layers_by_path(model)}.items():
+        for operation in getattr(layer, "operations", []):
+            if not isinstance(operation, keras.layers.Layer):
+                found[f"{path}/{operation.name}".lstrip("/")] = operation
+    return found
+
+
+def symbolic_input(model, batch_size=None):
     """Symbolic inputs with the structure, shapes and dtypes a built model takes.
 
     Args:
         model: A built `keras.Model`.
+        batch_size: The size of the batch axis, which is left open by default.
 
     Returns:
-        A structure of `keras.KerasTensor` with the batch axis left open.
+        A structure of `keras.KerasTensor`.
 
     Raises:
         ValueError: If the model was never built, so that its input is unknown.
     """
 
     def open_batch(shape, dtype, name=None):
-        return keras.KerasTensor((None, *shape[1:]), dtype=dtype, name=name)
+        return keras.KerasTensor((batch_size, *shape[1:]), dtype=dtype, name=name)
 
     if isinstance(model, keras.Sequential) and getattr(model, "inputs", None):
         # A Sequential model that nobody called has no `input`.
@@ -152,6 +173,9 @@ class ModelTrace:
 
     Args:
         model: A built `keras.Model`.
+        batch_size: The size of the batch axis, which is left open by default.
+        with_operations: Whether the operations that Functional models have between their layers
+            are noted like calls of layers.
 
     Raises:
         ValueError: If the model is not built.
@@ -168,11 +192,12 @@ class ModelTrace:
     ```
     """
 
-    def __init__(self, model):
+    def __init__(self, model, batch_size=None, with_operations=False):
         self.model = model
         self.layers = layers_by_path(model)
+        operations = operations_by_path(model) if with_operations else {}
         first_paths = {}
-        for path, layer in self.layers.items():
+        for path, layer in {**self.layers, **operations}.items():
             first_paths.setdefault(id(layer), (path, layer))
         # Tensors live as long as this list: `id` names a tensor only while it lives.
         events = []
@@ -180,8 +205,9 @@ class ModelTrace:
 
         def note(path, layer):
             def on_call(call, args, kwargs):
+                first_inside = len(events)
                 outputs = call(*args, **kwargs)
-                events.append((path, layer, _tensors((args, kwargs)), outputs))
+                events.append((path, layer, _tensors((args, kwargs)), outputs, first_inside))
                 return outputs
 
             return on_call
@@ -193,16 +219,16 @@ class ModelTrace:
                 [(layer, note(path, layer)) for path, layer in first_paths.values()]
             ):
                 outputs = model(inputs, training=False)
-            ids["outputs"] = _ids(outputs)
-            ids["calls"] = [(_ids(taken), _ids(made)) for _, _, taken, made in events]
-            return outputs, [taken for _, _, taken, _ in events], [made for *_, made in events]
+            ids["inputs"], ids["outputs"] = _ids(inputs), _ids(outputs)
+            ids["calls"] = [(_ids(event[2]), _ids(event[3])) for event in events]
+            return outputs, [event[2] for event in events], [event[3] for event in events]
 
-        self.inputs = symbolic_input(model)
+        self.inputs = symbolic_input(model, batch_size)
         self.outputs, taken, made = _Probe(run)(self.inputs)
-        self.output_ids = ids["outputs"]
+        self.input_ids, self.output_ids = ids["inputs"], ids["outputs"]
         self.calls = [
-            LayerCall(path, layer, input_ids, input_specs, output_ids, output_specs)
-            for (path, layer, _, _), (input_ids, output_ids), input_specs, output_specs in zip(
+            LayerCall(path, layer, input_ids, input_specs, output_ids, output_specs, first)
+            for (path, layer, *_, first), (input_ids, output_ids), input_specs, output_specs in zip(
                 events, ids["calls"], taken, made, strict=True
             )
         ]
@@ -235,7 +261,14 @@ class ModelTrace:
 
 
 def _tensors(structure):
-    return [leaf for leaf in keras.tree.flatten(structure) if hasattr(leaf, "shape")]
+    return [
+        # An operation may take a constant or a variable as it is.
+        keras.ops.convert_to_tensor(leaf)
+        if isinstance(leaf, (np.ndarray, np.generic, keras.Variable))
+        else leaf
+        for leaf in keras.tree.flatten(structure)
+        if hasattr(leaf, "shape")
+    ]
 
 
 def _ids(structure):

@@ -2,34 +2,12 @@
 
 import collections
 import dataclasses
-import math
 
 import keras
-import numpy as np
 
 from keras_ktan.introspection.model_trace import ModelTrace
+from keras_ktan.report.model_size import ModelSize, measure_size, validate_macs_rules
 from keras_ktan.utils.channel_record import channel_record_of
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelSize:
-    """One model's size.
-
-    Args:
-        name: The model's name.
-        parameters: Number of weights, trained or not.
-        macs: Multiply-accumulates of one forward pass on one example in convolutions and
-            matrix products; `None` where an axis of a map is open.
-        weight_bytes: Bytes of the weights in the types they are kept in.
-        uncounted_layers: Paths of layers that hold weights and whose multiplications are
-            not in `macs`.
-    """
-
-    name: str
-    parameters: int
-    macs: int | None
-    weight_bytes: int
-    uncounted_layers: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +25,11 @@ class CompressionReport:
     student: ModelSize
     kept_widths: dict = dataclasses.field(default_factory=dict)
 
+    @property
+    def macs_are_complete(self):
+        """Whether no layer with weights is left out of the MACs of either model."""
+        return not (self.teacher.uncounted_layers or self.student.uncounted_layers)
+
     def __str__(self):
         lines = [f"{'':<12}{'teacher':>14}{'student':>14}{'times smaller':>16}"]
         for label, field in (
@@ -58,10 +41,19 @@ class CompressionReport:
             if big is None or small is None:
                 lines.append(f"{label:<12}{'input size is open; not counted':>44}")
             else:
-                lines.append(f"{label:<12}{big:>14,}{small:>14,}{big / max(small, 1):>16.1f}")
+                ratio = f"{big / max(small, 1):.1f}"
+                if field == "macs" and not self.macs_are_complete:
+                    ratio = "-"
+                lines.append(f"{label:<12}{big:>14,}{small:>14,}{ratio:>16}")
         for role, size in (("teacher", self.teacher), ("student", self.student)):
             if size.uncounted_layers:
                 lines.append(f"MACs of the {role} leave out: {', '.join(size.uncounted_layers)}")
+        unseen = sorted({*self.teacher.unseen_classes, *self.student.unseen_classes})
+        if unseen:
+            lines.append(
+                f"MACs leave out what {', '.join(unseen)} multiply by operations in their own "
+                "`call`, if anything: `macs_rules` counts it"
+            )
         shares = collections.Counter(
             round(kept / total, 2) for kept, total in self.kept_widths.values()
         )
@@ -71,23 +63,30 @@ class CompressionReport:
         return "\n".join(lines)
 
 
-def compression_report(teacher: keras.Model, student: keras.Model) -> CompressionReport:
+def compression_report(
+    teacher: keras.Model, student: keras.Model, macs_rules: dict | None = None
+) -> CompressionReport:
     """How much smaller the student is.
 
-    Multiply-accumulates (MACs) are counted in convolutions, transposed, depthwise and separable
-    ones, in `Dense`, `EinsumDense` and in what is made of them; activations, normalisation,
-    pooling and the products inside attention are not counted. A layer of another kind that
-    holds weights is named in the report.
+    Multiply-accumulates (MACs) are counted where products are summed: in convolutions of every
+    kind, `Dense` and `EinsumDense`, recurrent layers (the cell's products in every step), attention
+    (the projections and the two products), `Dot`, and the operations `matmul`, `einsum` and
+    `dot_product_attention` between the layers of a Functional model. Activations, normalisation,
+    pooling and multiplications value by value are not counted. Where a layer of another kind
+    multiplies or holds weights, the report names it and gives no ratio of the MACs.
 
     Args:
         teacher: A built `keras.Model`.
         student: A built `keras.Model`.
+        macs_rules: Optional dict from layer classes to functions of a
+            `keras_ktan.report.CountedCall` that return the layer's own MACs, for layers of your
+            own.
 
     Returns:
         A `CompressionReport`.
 
     Raises:
-        ValueError: If a model is not built.
+        ValueError: If a model is not built, or `macs_rules` is no such dict.
 
     Example:
 
@@ -102,15 +101,17 @@ def compression_report(teacher: keras.Model, student: keras.Model) -> Compressio
     print(report.student.macs)  # 80
     ```
     """
-    traces = ModelTrace(teacher), ModelTrace(student)
-    return CompressionReport(*map(_measure, traces), _kept_widths(*traces))
+    validate_macs_rules(macs_rules)
+    sizes = [measure_size(model, macs_rules) for model in (teacher, student)]
+    return CompressionReport(*sizes, _kept_widths(teacher, student))
 
 
-def _kept_widths(teacher_trace, student_trace):
+def _kept_widths(teacher, student):
     """Channels of the student's layers beside the teacher's, where a record says they are kept."""
-    record = channel_record_of(student_trace.model)
-    if record is None or record.teacher_name != teacher_trace.model.name:
+    record = channel_record_of(student)
+    if record is None or record.teacher_name != teacher.name:
         return {}
+    teacher_trace = ModelTrace(teacher)
     widths = {}
     for path, kept in record.channels.items():
         layer = teacher_trace.layers.get(path)
@@ -119,106 +120,3 @@ def _kept_widths(teacher_trace, student_trace):
         if shape and not isinstance(layer, keras.Model):
             widths[path] = (len(kept), shape[-1])
     return widths
-
-
-def _measure(trace):
-    model = trace.model
-    macs, uncounted = 0, []
-    for call in trace.calls:
-        own = _own_weights(call.layer, trace)
-        if not own or isinstance(call.layer, _WITHOUT_PRODUCTS):
-            continue
-        count = _macs(call)
-        if count is None:
-            uncounted.append(call.path)
-        elif macs is not None:
-            macs = None if math.isnan(count) else macs + int(count)
-    called = {id(call.layer) for call in trace.calls}
-    for path, layer in trace.layers.items():
-        # Weights that are used without their layer being called: fused kernels, for example.
-        if id(layer) not in called and layer.weights and not isinstance(layer, _WITHOUT_PRODUCTS):
-            uncounted.append(path)
-    return ModelSize(
-        name=model.name,
-        parameters=model.count_params(),
-        macs=macs,
-        weight_bytes=sum(int(np.prod(w.shape)) * _bytes_per_value(w.dtype) for w in model.weights),
-        uncounted_layers=tuple(dict.fromkeys(uncounted)),
-    )
-
-
-_WITHOUT_PRODUCTS = (
-    keras.layers.BatchNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.GroupNormalization,
-    keras.layers.Embedding,
-    keras.layers.Normalization,
-    keras.layers.PReLU,
-)
-
-
-def _own_weights(layer, trace):
-    inner = {
-        id(weight)
-        for path, other in trace.layers.items()
-        if other is not layer and path.startswith(_path_of(layer, trace) + "/")
-        for weight in other.weights
-    }
-    return [weight for weight in layer.weights if id(weight) not in inner]
-
-
-def _path_of(layer, trace):
-    return next(path for path, known in trace.layers.items() if known is layer)
-
-
-def _positions(shape):
-    """Positions between batch and channels; NaN where an axis is open."""
-    return math.prod(float("nan") if size is None else size for size in shape)
-
-
-def _macs(call):
-    layer = call.layer
-    if not hasattr(call.output_specs, "shape"):
-        return None
-    taken, made = call.input_specs[0].shape, call.output_specs.shape
-    channels_last = keras.config.image_data_format() == "channels_last"
-    inner = slice(1, -1) if channels_last else slice(2, None)
-    if isinstance(layer, (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)):
-        kernels = math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape)
-        return kernels * _positions(made[inner])
-    if isinstance(layer, (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose)):
-        return math.prod(layer.kernel.shape) * _positions(taken[inner])
-    if isinstance(
-        layer,
-        (
-            keras.layers.Conv1D,
-            keras.layers.Conv2D,
-            keras.layers.Conv3D,
-            keras.layers.DepthwiseConv1D,
-            keras.layers.DepthwiseConv2D,
-        ),
-    ):
-        return math.prod(layer.kernel.shape) * _positions(made[inner])
-    if isinstance(layer, keras.layers.Dense):
-        return math.prod(layer.kernel.shape) * _positions(made[1:-1])
-    if isinstance(layer, keras.layers.EinsumDense):
-        # Each entry of the kernel meets every position that its axes do not name.
-        terms, _ = layer.equation.split("->")
-        axes, kernel_axes = terms.split(",")
-        named = axes.replace("...", "")
-        # The axes that the dots stand for come first or, in "ab...", last.
-        dots = ["."] * (len(taken) - len(named))
-        axes = list(axes.partition("...")[0]) + dots + list(axes.partition("...")[2])
-        free = [
-            size
-            for axis, size in list(zip(axes, taken, strict=True))[1:]  # without the batch
-            if axis not in kernel_axes
-        ]
-        return math.prod(layer.kernel.shape) * _positions(free)
-    return None
-
-
-def _bytes_per_value(dtype):
-    if dtype == "bool":
-        return 1
-    return {"bfloat16": 2}.get(dtype) or np.dtype(dtype).itemsize

@@ -50,32 +50,37 @@ def parse_target(target):
     return SizeTarget(measure, wanted)
 
 
-def sizes(teacher, student, measure):
-    """The sizes of two models.
+def size_of(model, measure):
+    """The size of a model.
 
     Args:
-        teacher: A built model.
-        student: A built model.
+        model: A built model.
         measure: `"macs"` or `"parameters"`.
 
     Returns:
-        A tuple of two numbers.
+        A whole number.
 
     Raises:
-        ValueError: If the teacher's input size is open, so that its MACs cannot be counted.
+        ValueError: If an axis of the model's input is open, or if it multiplies in a layer that is
+            not counted, so that its MACs are not known.
     """
     # Only a target needs the report and the tracing of models that it is made from.
-    from keras_ktan.report import compression_report
+    from keras_ktan.report import measure_size
 
-    report = compression_report(teacher, student)
-    found = getattr(report.teacher, measure), getattr(report.student, measure)
-    if None in found:
+    size = measure_size(model)
+    if measure == "macs" and size.macs is None:
         raise ValueError(
-            f"The MACs of '{teacher.name}' cannot be counted, because an axis of its input is "
+            f"The MACs of '{model.name}' cannot be counted, because an axis of its input is "
             "open (`None`). Expected fixed sizes. Pass `target={'parameters': ...}`, or a teacher "
             "with a fixed input shape."
         )
-    return found
+    if measure == "macs" and size.uncounted_layers:
+        raise ValueError(
+            f"The MACs of '{model.name}' cannot be counted in {', '.join(size.uncounted_layers)}. "
+            "Expected layers of the kinds that `compression_report` counts. Pass "
+            "`target={'parameters': ...}`, or a `width`."
+        )
+    return getattr(size, measure)
 
 
 def largest_student(teacher, target, make):
@@ -100,15 +105,15 @@ def largest_student(teacher, target, make):
     def size(width):
         key, build = make(width)
         if key not in measured:
-            measured[key] = sizes(teacher, build(), target.measure)
+            measured[key] = size_of(build(), target.measure)
         return measured[key]
 
-    whole, _ = sizes(teacher, teacher, target.measure)
+    whole = size_of(teacher, target.measure)
     limit = target.limit(whole)
     if whole <= limit:
         return 1.0, whole
     low, high = 2.0**-_STEPS, 1.0
-    least = size(low)[1]
+    least = size(low)
     if least > limit:
         raise ValueError(
             f"`target` asks for at most {limit:,.0f} {target.measure}, but the narrowest student "
@@ -119,7 +124,7 @@ def largest_student(teacher, target, make):
     best = low, least
     for _ in range(_STEPS):
         width = (low + high) / 2
-        found = size(width)[1]
+        found = size(width)
         if found <= limit:
             low, best = width, (width, found)
         else:
