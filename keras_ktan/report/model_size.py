@@ -1,4 +1,4 @@
-"""Parameters, multiplications and bytes of one model."""
+"""Parameters, multiplications, bytes and memory of one model."""
 
 import dataclasses
 
@@ -7,6 +7,8 @@ import numpy as np
 
 from keras_ktan.introspection.model_trace import ModelTrace
 from keras_ktan.report.macs import count_macs
+from keras_ktan.report.memory import peak_activations
+from keras_ktan.report.numbers_of_bytes import bytes_per_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +25,9 @@ class ModelSize:
             although they multiply or hold weights.
         unseen_classes: Names of classes outside Keras that have a `call` of their own. What they
             multiply by themselves is not in `macs`; the layers that they call are.
+        peak_activation_bytes: Bytes of the tensors alive at the widest moment of a forward pass on
+            one example, nothing computed in place; `None` where an axis of a map is open.
+        peak_is_complete: Whether all tensors were seen. If not, the peak is at least that.
     """
 
     name: str
@@ -31,6 +36,8 @@ class ModelSize:
     weight_bytes: int
     uncounted_layers: tuple[str, ...] = ()
     unseen_classes: tuple[str, ...] = ()
+    peak_activation_bytes: int | None = None
+    peak_is_complete: bool = True
 
 
 def sized_trace(model):
@@ -65,6 +72,7 @@ def measure_size(model, macs_rules=None):
     """
     trace, batch_size = sized_trace(model)
     counted = count_macs(trace, batch_size, macs_rules)
+    peak = peak_activations(trace, batch_size)
     return ModelSize(
         name=model.name,
         parameters=model.count_params(),
@@ -72,6 +80,8 @@ def measure_size(model, macs_rules=None):
         weight_bytes=sum(int(np.prod(w.shape)) * bytes_per_value(w.dtype) for w in model.weights),
         uncounted_layers=counted.uncounted,
         unseen_classes=counted.unseen,
+        peak_activation_bytes=peak.bytes,
+        peak_is_complete=peak.is_complete,
     )
 
 
@@ -97,11 +107,3 @@ def validate_macs_rules(rules):
             "`CountedCall` that return a number. Write, for example, "
             "`macs_rules={MyLayer: lambda call: math.prod(call.output_shapes[0])}`."
         )
-
-
-def bytes_per_value(dtype):
-    """How many bytes a value of a Keras type takes."""
-    dtype = keras.backend.standardize_dtype(dtype)
-    if dtype == "bool":
-        return 1
-    return {"bfloat16": 2}.get(dtype) or np.dtype(dtype).itemsize
