@@ -13,7 +13,7 @@ def take_examples(data, argument, specs, structure, limit):
         argument: The argument's name, for error messages.
         specs: Dict from input names to `keras.KerasTensor`.
         structure: The structure of the student's inputs.
-        limit: The largest number of examples to take.
+        limit: The largest number of examples to take; `None` for all.
 
     Returns:
         A dict from input names to NumPy arrays.
@@ -35,9 +35,10 @@ def take_examples(data, argument, specs, structure, limit):
     taken, count = [], 0
     for batch in batches:
         arrays = _by_name(batch, argument, specs, structure)
-        taken.append({name: array[: limit - count] for name, array in arrays.items()})
+        left = None if limit is None else limit - count
+        taken.append({name: array[:left] for name, array in arrays.items()})
         count += len(next(iter(taken[-1].values())))
-        if count >= limit:
+        if limit is not None and count >= limit:
             break
     if not count:
         raise ValueError(

@@ -18,6 +18,8 @@ class ExportResult:
             With several outputs, the smallest share.
         examples: How many examples were compared.
         data: Where they came from: `"data"`, `"calibration_data"` or `"random"`.
+        rescaling: Dict from input names to the `(scale, offset)` that the file begins with, each
+            a number or a list; `None` without `rescaling`.
 
     Example:
 
@@ -37,6 +39,7 @@ class ExportResult:
     agreement: float
     examples: int
     data: str
+    rescaling: dict | None = None
 
     def __str__(self):
         source = "random inputs" if self.data == "random" else f"examples of `{self.data}`"

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_ktan.export import arguments
 from keras_ktan.export.atomic_path import beside, bytes_of, move_into_place
@@ -136,7 +135,7 @@ def export_student(
         else:
             write = write_onnx if format == "onnx" else write_saved_model
             write(model, written, batch_size)
-        found = _run(format, written, examples, batch_size)
+        found = run_file(format, written, examples, batch_size or _BATCH)
         compared = differences(expected, found)
         result = ExportResult(
             path=str(path),
@@ -147,6 +146,7 @@ def export_student(
             agreement=min(share for _, share in compared.values()),
             examples=len(next(iter(examples.values()))),
             data=source,
+            rescaling=model.rescaling(),
         )
         _keep_or_set_aside(written, path, compared, limits, result)
     if verbose:
@@ -186,19 +186,6 @@ def _examples(model, data, calibration, limit):
     count = min(limit, _RANDOM_EXAMPLES)
     drawn = random_examples(model.specs(), model.layers_of_student(), count)
     return model.undo_rescaling(drawn), "random"
-
-
-def _run(format, path, examples, batch_size):
-    count = len(next(iter(examples.values())))
-    if batch_size:
-        # A fixed batch is filled with copies of the last example, which are cut off again.
-        missing = -count % batch_size
-        examples = {
-            name: np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
-            for name, array in examples.items()
-        }
-    found = run_file(format, path, examples, batch_size or _BATCH)
-    return {name: array[:count] for name, array in found.items()}
 
 
 def _keep_or_set_aside(written, path, compared, limits, result):

@@ -84,7 +84,29 @@ def run_file(format, path, inputs, batch_size):
     Raises:
         RuntimeError: If its runtime cannot run it.
     """
-    given = {"format": format, "path": str(path), "batch_size": batch_size}
+    return _run_file(format, path, inputs, batch_size=batch_size)
+
+
+def time_file(format, path, inputs, runs):
+    """How long an exported file's own runtime takes for one example.
+
+    Args:
+        format: The file's format.
+        path: Where it is, a `pathlib.Path`.
+        inputs: Dict from input names to NumPy arrays of one example.
+        runs: How many times to run it, after a few that are not timed.
+
+    Returns:
+        An array of seconds.
+
+    Raises:
+        RuntimeError: If its runtime cannot run it.
+    """
+    return _run_file(format, path, inputs, batch_size=1, runs=runs)["seconds"]
+
+
+def _run_file(format, path, inputs, **options):
+    given = {"format": format, "path": str(path), **options}
     try:
         return run_script("run_file.py", given, inputs)
     except FreshProcessError as error:

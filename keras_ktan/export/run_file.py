@@ -3,13 +3,18 @@
 Its argument is a JSON file with `format`, `path`, `batch_size`, and the two .npz files `inputs`
 and `outputs`. Names of tensors may hold a slash, which names in an .npz file should not: there
 the arrays are numbered, and `names` and `output_names` (another JSON file) say which is which.
+With `runs` it times so many runs of the first example instead. A file whose batch axis is fixed
+gets batches of that size, the last one filled with copies of its last example.
 """
 
 import json
 import pathlib
 import sys
+import time
 
 import numpy as np
+
+_WARM_UP = 5
 
 
 def saved_model(path):
@@ -25,6 +30,8 @@ def saved_model(path):
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
     run.keeps_alive = loaded
+    specs = serve.structured_input_signature[1].values()
+    run.batch_size = next((spec.shape[0] for spec in specs), None)
     return run
 
 
@@ -40,6 +47,8 @@ def litert(path):
         given = {name: quantise(batch[name], details) for name, details in takes.items()}
         return {name: dequantise(array, gives[name]) for name, array in serve(**given).items()}
 
+    sizes = [int(details["shape_signature"][0]) for details in takes.values()]
+    run.batch_size = sizes[0] if sizes[0] > 0 else None
     return run
 
 
@@ -53,6 +62,8 @@ def onnx(path):
     def run(batch):
         return dict(zip(names, session.run(names, batch), strict=True))
 
+    size = session.get_inputs()[0].shape[0]
+    run.batch_size = size if isinstance(size, int) else None
     return run
 
 
@@ -81,16 +92,47 @@ def main(arguments):
     run = runtimes[given["format"]](given["path"])
     with np.load(given["inputs"]) as arrays:
         inputs = {name: arrays[f"arr_{index}"] for index, name in enumerate(given["names"])}
-    size = given["batch_size"]
-    batches = [
-        run({name: array[start : start + size] for name, array in inputs.items()})
-        for start in range(0, len(next(iter(inputs.values()))), size)
-    ]
-    names = sorted(batches[0])
-    np.savez(
-        given["outputs"], *(np.concatenate([batch[name] for batch in batches]) for name in names)
-    )
+    if given.get("runs"):
+        found = {"seconds": timed(run, inputs, given["runs"])}
+    else:
+        found = computed(run, inputs, given["batch_size"])
+    names = sorted(found)
+    np.savez(given["outputs"], *(found[name] for name in names))
     pathlib.Path(given["output_names"]).write_text(json.dumps(names), encoding="utf-8")
+
+
+def computed(run, inputs, batch_size):
+    """What the file gives for all examples."""
+    size = run.batch_size or batch_size
+    count = len(next(iter(inputs.values())))
+    batches = []
+    for start in range(0, count, size):
+        batch = {name: array[start : start + size] for name, array in inputs.items()}
+        batches.append(run(filled(batch, run.batch_size)))
+    return {name: np.concatenate([batch[name] for batch in batches])[:count] for name in batches[0]}
+
+
+def timed(run, inputs, runs):
+    """Seconds of so many runs of the first example."""
+    batch = filled({name: array[:1] for name, array in inputs.items()}, run.batch_size)
+    seconds = []
+    for turn in range(_WARM_UP + runs):
+        started = time.perf_counter()
+        run(batch)
+        if turn >= _WARM_UP:
+            seconds.append(time.perf_counter() - started)
+    return np.array(seconds)
+
+
+def filled(batch, size):
+    """A batch of a fixed size, filled with copies of its last example."""
+    if size is None:
+        return batch
+    missing = size - len(next(iter(batch.values())))
+    return {
+        name: np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+        for name, array in batch.items()
+    }
 
 
 if __name__ == "__main__":

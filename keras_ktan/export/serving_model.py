@@ -44,6 +44,7 @@ class ServingModel(keras.Model):
         self.softmax_names = tuple(_softmax_names(softmax, self.output_names))
         factors = _rescaling_of(rescaling, self.specs())
         self.rescaling_of = factors.get
+        self.rescaling = lambda: _plain(factors)
         # Builds it: an archive takes only a model that is.
         self(self.specs())
 
@@ -104,6 +105,13 @@ class ServingModel(keras.Model):
                 for name, spec in self.specs().items()
             }
         ]
+
+
+def _plain(factors):
+    """Scales and offsets as numbers and lists; `None` where there are none."""
+    return {
+        name: tuple(factor.tolist() for factor in pair) for name, pair in factors.items()
+    } or None
 
 
 def _input_names(student, trace):

@@ -1,13 +1,23 @@
-"""What was compressed: parameters, multiplications and bytes of teacher and student."""
+"""`compression_report`: one table to decide by."""
 
-import collections
 import dataclasses
+import json
+import warnings
 
 import keras
 
+from keras_ktan.introspection.model_inputs import select_inputs
 from keras_ktan.introspection.model_trace import ModelTrace
+from keras_ktan.report.exported_file import exported_files
+from keras_ktan.report.labelled_data import labelled_arrays
+from keras_ktan.report.latency import device_name, latency_of, one_example, time_in_turns
+from keras_ktan.report.measure_quality import measure_quality
 from keras_ktan.report.model_size import ModelSize, measure_size, validate_macs_rules
+from keras_ktan.report.remarks import remarks
+from keras_ktan.report.table import as_markdown, as_text
 from keras_ktan.utils.channel_record import channel_record_of
+
+_TIMED_RUNS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,11 +29,28 @@ class CompressionReport:
         student: `ModelSize` of the student.
         kept_widths: For a student of `slim_student`, dict from the paths of its layers with
             weights to tuples `(channels kept, the teacher's channels)`; else empty.
+        files: Tuple of `ExportedFile`s.
+        qualities: Dict from `"teacher"`, `"student"` and the files' names to `ModelQuality`s;
+            empty without data.
+        latencies: Dict from the same names to `Latency`s; empty unless asked for.
+        class_losses: Tuple of `ClassLoss`es: the classes that lost most.
+        examples: How many examples the data has.
+        device: What the models' latency was measured on; `None` if it was not.
+        notes: Tuple of sentences on what was not measured.
+        warnings: Tuple of sentences on what looks wrong.
     """
 
     teacher: ModelSize
     student: ModelSize
     kept_widths: dict = dataclasses.field(default_factory=dict)
+    files: tuple = ()
+    qualities: dict = dataclasses.field(default_factory=dict)
+    latencies: dict = dataclasses.field(default_factory=dict)
+    class_losses: tuple = ()
+    examples: int = 0
+    device: str | None = None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def macs_are_complete(self):
@@ -31,42 +58,27 @@ class CompressionReport:
         return not (self.teacher.uncounted_layers or self.student.uncounted_layers)
 
     def __str__(self):
-        lines = [f"{'':<12}{'teacher':>14}{'student':>14}{'times smaller':>16}"]
-        for label, field in (
-            ("parameters", "parameters"),
-            ("MACs", "macs"),
-            ("weight bytes", "weight_bytes"),
-        ):
-            big, small = getattr(self.teacher, field), getattr(self.student, field)
-            if big is None or small is None:
-                lines.append(f"{label:<12}{'input size is open; not counted':>44}")
-            else:
-                ratio = f"{big / max(small, 1):.1f}"
-                if field == "macs" and not self.macs_are_complete:
-                    ratio = "-"
-                lines.append(f"{label:<12}{big:>14,}{small:>14,}{ratio:>16}")
-        for role, size in (("teacher", self.teacher), ("student", self.student)):
-            if size.uncounted_layers:
-                lines.append(f"MACs of the {role} leave out: {', '.join(size.uncounted_layers)}")
-        unseen = sorted({*self.teacher.unseen_classes, *self.student.unseen_classes})
-        if unseen:
-            lines.append(
-                f"MACs leave out what {', '.join(unseen)} multiply by operations in their own "
-                "`call`, if anything: `macs_rules` counts it"
-            )
-        shares = collections.Counter(
-            round(kept / total, 2) for kept, total in self.kept_widths.values()
-        )
-        if shares:
-            counts = ", ".join(f"{share:g} in {count}" for share, count in sorted(shares.items()))
-            lines.append(f"share of the channels kept, in how many layers: {counts}")
-        return "\n".join(lines)
+        return "\n".join(as_text(self) + remarks(self))
+
+    def to_markdown(self):
+        """The report as a Markdown table with a list of remarks."""
+        return "\n".join([*as_markdown(self), "", *(f"- {line}" for line in remarks(self))])
+
+    def to_json(self):
+        """Every number of the report as JSON; the fields are this object's."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
 
 
 def compression_report(
-    teacher: keras.Model, student: keras.Model, macs_rules: dict | None = None
+    teacher: keras.Model,
+    student: keras.Model,
+    data=None,
+    files=None,
+    *,
+    latency: bool = False,
+    macs_rules: dict | None = None,
 ) -> CompressionReport:
-    """How much smaller the student is.
+    """How much smaller the student is, how much of the teacher it keeps, and what the files do.
 
     Multiply-accumulates (MACs) are counted where products are summed: in convolutions of every
     kind, `Dense` and `EinsumDense`, recurrent layers (the cell's products in every step), attention
@@ -75,18 +87,37 @@ def compression_report(
     pooling and multiplications value by value are not counted. Where a layer of another kind
     multiplies or holds weights, the report names it and gives no ratio of the MACs.
 
+    The peak of the activations is the sum of the tensors that are alive at the widest moment of a
+    forward pass on one example, if nothing is computed in place. Runtimes that fuse layers need
+    less.
+
+    On `data`, classifiers with one output and one label an example are compared by accuracy, by how
+    often they agree with the teacher, and by their expected calibration error (15 bins; Guo et al.,
+    2017). The exported files answer, too, each in its own runtime. For other models the metrics
+    that they were compiled with are shown, and the report says what was not measured.
+
     Args:
         teacher: A built `keras.Model`.
         student: A built `keras.Model`.
+        data: Optional labelled data: a tuple `(x, y)` of arrays, or a finite data set of such
+            batches. It is held in memory. Labels are class numbers or one-hot rows. Sample weights
+            are not used.
+        files: Optional list of files made from the student: paths, or the `ExportResult`s of
+            `export_student`. A file that rescales its inputs needs the latter.
+        latency: Whether to time single examples: 100 runs of `predict_on_batch` for the models, in
+            turns, and of its own runtime on the CPU for each file.
         macs_rules: Optional dict from layer classes to functions of a
             `keras_ktan.report.CountedCall` that return the layer's own MACs, for layers of your
             own.
 
     Returns:
-        A `CompressionReport`.
+        A `CompressionReport`. A teacher whose accuracy is no better than chance (a binomial test at
+        1 %) gets a warning.
 
     Raises:
-        ValueError: If a model is not built, or `macs_rules` is no such dict.
+        ValueError: If a model is not built, if models, data and files do not belong together, or
+            if `macs_rules` is no such dict.
+        ImportError: If a file's runtime is not installed.
 
     Example:
 
@@ -100,10 +131,51 @@ def compression_report(
     report = compression_report(model(100), model(10))
     print(report.student.macs)  # 80
     ```
+
+    Reference:
+        - Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks",
+          [arXiv 1706.04599](https://arxiv.org/abs/1706.04599) (2017)
     """
     validate_macs_rules(macs_rules)
-    sizes = [measure_size(model, macs_rules) for model in (teacher, student)]
-    return CompressionReport(*sizes, _kept_widths(teacher, student))
+    models = {"teacher": teacher, "student": student}
+    sizes = {role: measure_size(model, macs_rules) for role, model in models.items()}
+    found = {"kept_widths": _kept_widths(teacher, student)}
+    files = exported_files(files)
+    x = None
+    if data is not None:
+        x, y, is_weighted = labelled_arrays(data)
+        traces = {role: ModelTrace(model) for role, model in models.items()}
+        quality = measure_quality(traces, x, y, files)
+        notes = ["sample weights were not used"] if is_weighted else []
+        found.update(
+            qualities=quality.qualities,
+            class_losses=tuple(quality.class_losses),
+            examples=quality.examples,
+            notes=tuple(notes + quality.notes),
+            warnings=tuple(quality.warnings),
+        )
+        for warning in quality.warnings:
+            warnings.warn(warning, stacklevel=2)
+    if latency:
+        found.update(latencies=_latencies(models, x, files), device=device_name())
+    return CompressionReport(**sizes, files=tuple(files), **found)
+
+
+def _latencies(models, x, files):
+    if x is None:
+        # Both get the same example, unless one of them takes an input more.
+        x = one_example(max(models.values(), key=lambda model: len(getattr(model, "inputs", ()))))
+    x = keras.tree.map_structure(lambda array: array[:1], x)
+    calls = {
+        role: lambda model=model: model.predict_on_batch(select_inputs(model, x))
+        for role, model in models.items()
+    }
+    seconds = time_in_turns(calls, _TIMED_RUNS)
+    student = models["student"]
+    for file in files:
+        inputs = file.inputs(student, select_inputs(student, x))
+        seconds[file.name] = file.seconds(inputs, _TIMED_RUNS)
+    return {name: latency_of(values) for name, values in seconds.items()}
 
 
 def _kept_widths(teacher, student):

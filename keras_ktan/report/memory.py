@@ -47,9 +47,7 @@ def peak_activations(trace, batch_size=1):
         return PeakMemory(None, is_complete)
     peak = 0
     for number, (call, inside) in enumerate(steps):
-        alive = sum(
-            sizes[tensor] for tensor in begin if begin[tensor] <= number <= end[tensor]
-        )
+        alive = sum(sizes[tensor] for tensor in begin if begin[tensor] <= number <= end[tensor])
         peak = max(peak, alive + _more_inside(call, inside, sizes, begin))
     return PeakMemory(peak // batch_size, is_complete)
 

@@ -1,0 +1,73 @@
+"""Inputs and labels of a data set, as arrays."""
+
+import keras
+import numpy as np
+
+
+def labelled_arrays(data):
+    """Everything that a data set holds.
+
+    Args:
+        data: A tuple `(x, y)` or `(x, y, sample_weight)` of arrays, or a finite iterable of such
+            batches: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a list.
+
+    Returns:
+        A tuple `(x, y, is_weighted)`: two structures of NumPy arrays, and whether there were
+        sample weights.
+
+    Raises:
+        ValueError: If there are no labels, no example, no end, or inputs and labels differ in
+            number.
+    """
+    parts = [keras.utils.unpack_x_y_sample_weight(batch) for batch in _batches(data)]
+    if not parts:
+        raise ValueError(
+            "Received data without an example. Expected at least one. If it is an iterator, it may "
+            "have been read to its end: make a new one."
+        )
+    if any(y is None for _, y, _ in parts):
+        raise ValueError(
+            "Received data without labels. Expected pairs of inputs and labels. Pass "
+            "`data=(x, y)`, or a data set of such batches."
+        )
+    x = keras.tree.map_structure(_joined, *(part[0] for part in parts))
+    y = keras.tree.map_structure(_joined, *(part[1] for part in parts))
+    lengths = {len(array) for array in keras.tree.flatten((x, y))}
+    if len(lengths) != 1 or lengths == {0}:
+        raise ValueError(
+            f"Received data with {sorted(lengths)} inputs and labels. Expected as many labels as "
+            "inputs, and at least one. Cut them to the same length."
+        )
+    return x, y, any(weight is not None for *_, weight in parts)
+
+
+def _batches(data):
+    if isinstance(data, tuple):
+        return [data]
+    if hasattr(data, "__getitem__") and hasattr(data, "num_batches"):  # a PyDataset
+        count = data.num_batches
+        endless = count is None
+        batches = (data[index] for index in range(count or 0))
+    elif hasattr(data, "__iter__") and not hasattr(data, "shape"):
+        # A tf.data.Dataset says -1 where it repeats for ever.
+        endless = hasattr(data, "cardinality") and int(data.cardinality()) == -1
+        batches = data
+    else:
+        raise ValueError(
+            f"Received data of type {type(data).__name__}. Expected a tuple `(x, y)` of arrays or "
+            "an iterable of such batches. Pass one of them."
+        )
+    if endless:
+        raise ValueError(
+            "Received data without an end. Expected a finite data set. Call `take` on it, or leave "
+            "out `repeat`."
+        )
+    return batches
+
+
+def _joined(*parts):
+    arrays = [
+        part if isinstance(part, np.ndarray) else np.asarray(keras.ops.convert_to_numpy(part))
+        for part in parts
+    ]
+    return np.concatenate(arrays)
