@@ -69,7 +69,7 @@ def run_script(name, given, examples=None):
             return {name: outputs[f"arr_{index}"] for index, name in enumerate(names)}
 
 
-def run_file(format, path, inputs, batch_size):
+def run_file(format, path, inputs, batch_size, any_name=False):
     """What an exported file computes in a process that has neither Keras nor this package.
 
     Args:
@@ -77,6 +77,8 @@ def run_file(format, path, inputs, batch_size):
         path: Where it is, a `pathlib.Path`.
         inputs: Dict from input names to NumPy arrays.
         batch_size: How many examples to run at once.
+        any_name: Whether a single input may have another name in the file: Keras numbers those
+            that nobody named, in each process anew.
 
     Returns:
         A dict from output names to NumPy arrays.
@@ -84,7 +86,7 @@ def run_file(format, path, inputs, batch_size):
     Raises:
         RuntimeError: If its runtime cannot run it.
     """
-    return _run_file(format, path, inputs, batch_size=batch_size)
+    return _run_file(format, path, inputs, batch_size=batch_size, any_name=any_name)
 
 
 def time_file(format, path, inputs, runs):
@@ -102,7 +104,7 @@ def time_file(format, path, inputs, runs):
     Raises:
         RuntimeError: If its runtime cannot run it.
     """
-    return _run_file(format, path, inputs, batch_size=1, runs=runs)["seconds"]
+    return _run_file(format, path, inputs, batch_size=1, any_name=True, runs=runs)["seconds"]
 
 
 def _run_file(format, path, inputs, **options):

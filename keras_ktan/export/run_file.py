@@ -4,7 +4,8 @@ Its argument is a JSON file with `format`, `path`, `batch_size`, and the two .np
 and `outputs`. Names of tensors may hold a slash, which names in an .npz file should not: there
 the arrays are numbered, and `names` and `output_names` (another JSON file) say which is which.
 With `runs` it times so many runs of the first example instead. A file whose batch axis is fixed
-gets batches of that size, the last one filled with copies of its last example.
+gets batches of that size, the last one filled with copies of its last example. With `any_name` a
+single input may have another name in the file.
 """
 
 import json
@@ -30,8 +31,9 @@ def saved_model(path):
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
     run.keeps_alive = loaded
-    specs = serve.structured_input_signature[1].values()
-    run.batch_size = next((spec.shape[0] for spec in specs), None)
+    specs = serve.structured_input_signature[1]
+    run.inputs = list(specs)
+    run.batch_size = next((spec.shape[0] for spec in specs.values()), None)
     return run
 
 
@@ -47,6 +49,7 @@ def litert(path):
         given = {name: quantise(batch[name], details) for name, details in takes.items()}
         return {name: dequantise(array, gives[name]) for name, array in serve(**given).items()}
 
+    run.inputs = list(takes)
     sizes = [int(details["shape_signature"][0]) for details in takes.values()]
     run.batch_size = sizes[0] if sizes[0] > 0 else None
     return run
@@ -62,6 +65,7 @@ def onnx(path):
     def run(batch):
         return dict(zip(names, session.run(names, batch), strict=True))
 
+    run.inputs = [taken.name for taken in session.get_inputs()]
     size = session.get_inputs()[0].shape[0]
     run.batch_size = size if isinstance(size, int) else None
     return run
@@ -92,6 +96,8 @@ def main(arguments):
     run = runtimes[given["format"]](given["path"])
     with np.load(given["inputs"]) as arrays:
         inputs = {name: arrays[f"arr_{index}"] for index, name in enumerate(given["names"])}
+    if given.get("any_name") and len(inputs) == len(run.inputs) == 1:
+        inputs = dict(zip(run.inputs, inputs.values(), strict=True))
     if given.get("runs"):
         found = {"seconds": timed(run, inputs, given["runs"])}
     else:

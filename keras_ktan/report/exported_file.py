@@ -59,7 +59,7 @@ class ExportedFile:
             A list of arrays.
         """
         require_packages(self.format)
-        found = run_file(self.format, pathlib.Path(self.path), inputs, _BATCH)
+        found = run_file(self.format, pathlib.Path(self.path), inputs, _BATCH, any_name=True)
         return list(found.values())
 
     def seconds(self, inputs, runs):

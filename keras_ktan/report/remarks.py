@@ -26,10 +26,11 @@ def remarks(report):
     if report.latencies:
         runs = report.latencies["student"].runs
         lines.append(
-            f"latency of one example, {runs} runs: the models by `predict_on_batch` (Keras's own "
-            f"milliseconds included), {report.device}"
-            + ("; each file by its own runtime, CPU" if report.files else "")
+            f"latency of one example, {runs} runs: the models by `predict_on_batch`, whose own "
+            f"milliseconds are included, {report.device}"
         )
+        if report.files:
+            lines.append("latency of the files: by their own runtimes, CPU")
     if report.examples:
         lines.append(f"data: {report.examples:,} examples")
     if report.class_losses:
