@@ -29,7 +29,7 @@ NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 # Where the numbers of README's first table come from.
 HEADLINE_SOURCES = "benchmarks/results/cifar10_16_*_stage_2_cpu/table.md"
-TENSORFLOW_PAGES = ("several_devices.md", "export.md")
+TENSORFLOW_PAGES = ("several_devices.md", "export.md", "report.md")
 # The one that a newcomer copies from first is always run.
 FAST_PAGES = ("getting_started.md", "outputs.md", "losses_and_weights.md")
 # What only one extra brings, and no test needs but that of a page which shows it.

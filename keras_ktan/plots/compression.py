@@ -70,7 +70,8 @@ def plot_compression(
             va="top" if below else "bottom",
             fontsize=8,
         )
-    label = f"teacher: {teacher_accuracy:.1%}, {teacher_cost:,} {cost.replace('_', ' ')}"
+    unit = "MACs" if cost == "macs" else cost.replace("_", " ")
+    label = f"teacher: {teacher_accuracy:.1%}, {teacher_cost:,} {unit}"
     axes.axhline(teacher_accuracy, color="0.4", linestyle="--", label=label)
     axes.set_xscale("log")
     axes.margins(x=0.25, y=0.2)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import assert_three_parts
 from keras import layers
+from shown_scores import LABELS, TEACHER, one_hot, two_models, window
 
 from keras_ktan import compression_report
 from keras_ktan.report.latency import latency_of, time_in_turns
@@ -17,20 +18,6 @@ from keras_ktan.report.quality import (
     expected_calibration_error,
     is_near_chance,
 )
-
-
-def window(start, width, total, activation=None, name=None):
-    """A model whose scores are some of its inputs."""
-    model = keras.Sequential(
-        [keras.Input((total,)), layers.Dense(width, use_bias=False, activation=activation)],
-        name=name,
-    )
-    model.layers[0].set_weights([np.eye(total)[:, start : start + width]])
-    return model
-
-
-def one_hot(numbers, classes):
-    return np.eye(classes, dtype="float32")[np.asarray(numbers)]
 
 
 def test_calibration_error_by_hand():
@@ -80,17 +67,6 @@ def test_the_classes_that_lost_most():
     losses = classes_that_lost(labels, teacher, student)
     found = [(loss.label, loss.teacher, loss.student, loss.examples) for loss in losses]
     assert found == [(0, 1.0, 0.5, 2), (1, 1.0, 0.75, 4)]
-
-
-LABELS = [0, 1, 2, 0, 1, 2, 0, 1]
-TEACHER = [0, 1, 2, 0, 1, 2, 0, 2]  # 7 of 8
-STUDENT = [0, 1, 2, 0, 0, 2, 1, 2]  # 5 of 8, and 6 agree with the teacher
-
-
-def two_models(sharpness=2.0, **activations):
-    x = np.concatenate([sharpness * one_hot(TEACHER, 3), sharpness * one_hot(STUDENT, 3)], axis=1)
-    teacher = window(0, 3, 6, activations.get("teacher"), "teacher")
-    return teacher, window(3, 3, 6, activations.get("student"), "student"), x
 
 
 @pytest.mark.parametrize("activations", [{}, {"teacher": "softmax"}, {"student": "softmax"}])

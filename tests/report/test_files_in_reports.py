@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import assert_three_parts
-from test_quality import LABELS, two_models
+from shown_scores import LABELS, two_models
 
 from keras_ktan import compression_report, export_student
 from keras_ktan.export import ExportResult
