@@ -61,30 +61,26 @@ def test_each_file_answers_in_its_own_runtime(tmp_path, monkeypatch):
     teacher, student, x = two_models()
     # A fixed batch of 3, which 8 examples do not fill; raw inputs of another range; a softmax.
     raw = (x + 4.0) * 8.0
-    results = [
-        export_student(
-            student,
-            tmp_path / "small.tflite",
-            data=raw,
-            rescaling=(1 / 8, -4.0),
-            softmax=True,
-            batch_size=3,
-            tolerance=1e-3,
-            verbose=False,
-        ),
-        export_student(student, tmp_path / "student", data=x, verbose=False),
-    ]
-    assert list(results[0].rescaling.values()) == [(0.125, -4.0)]
-    report = compression_report(teacher, student, (x, np.array(LABELS)), results, latency=True)
-    for name in ("small.tflite", "student/"):
-        quality, expected = report.qualities[name], report.qualities["student"]
-        assert (quality.accuracy, quality.agreement) == (5 / 8, 6 / 8)
-        assert quality.calibration_error == pytest.approx(expected.calibration_error, abs=1e-3)
-        assert report.latencies[name].runs == 2
+    result = export_student(
+        student,
+        tmp_path / "small.tflite",
+        data=raw,
+        rescaling=(1 / 8, -4.0),
+        softmax=True,
+        batch_size=3,
+        tolerance=1e-3,
+        verbose=False,
+    )
+    assert list(result.rescaling.values()) == [(0.125, -4.0)]
+    report = compression_report(teacher, student, (x, np.array(LABELS)), result, latency=True)
+    quality, expected = report.qualities["small.tflite"], report.qualities["student"]
+    assert (quality.accuracy, quality.agreement) == (5 / 8, 6 / 8)
+    assert quality.calibration_error == pytest.approx(expected.calibration_error, abs=1e-3)
+    assert report.latencies["small.tflite"].runs == 2
     # Somebody else's file, whose input has another name.
     wrong = keras.Sequential([keras.Input((6,), name="other"), keras.layers.Dense(3)])
     wrong.set_weights([-student.get_weights()[0], np.zeros(3)])
-    export_student(wrong, tmp_path / "wrong", data=x, verbose=False)
+    wrong.export(tmp_path / "wrong", verbose=False)
     many = np.tile(x, (20, 1)), np.tile(LABELS, 20)
     with pytest.warns(UserWarning, match="The file wrong/ answers 25.0% of 160"):
         compression_report(teacher, student, many, tmp_path / "wrong")
