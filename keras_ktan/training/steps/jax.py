@@ -35,6 +35,10 @@ class TrainStep(SymbolicBuildHook):
         step.apply_gradients()
         return step.log()
 
+    def skip_step(self, state, data):
+        """Leave out the batches of one call, as a resumed training does."""
+        return {}, state
+
     def test_step(self, state, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(
             plain_batch(data, self.student_inputs)

@@ -80,5 +80,9 @@ class TrainStep:
             self.objectives.advance_power_iterations()
             self.step_counter.assign_add(1)
 
+    def skip_step(self, data):
+        """Leave out a batch, as a resumed training does."""
+        return {}
+
     def predict_step(self, data):
         return self.student.predict_step(plain_batch(data, self.student_inputs))
