@@ -143,10 +143,10 @@ class DivergenceGuard(keras.callbacks.Callback):
                 f"in step {steps}" if first == steps else f"between the steps {first} and {steps}"
             )
             self._stop(
-                f"Received NaN or infinite weights of the {network}, such as '{bad.path}', {when} "
-                f"of this call of `fit` (epoch {self._epoch + 1}), though all losses were finite: "
-                "a gradient was not, or the data are not and an activation hid it from the losses "
-                "(TensorFlow's fused ReLU makes 0 of NaN on a CPU)."
+                f"Received NaN or infinite weights of the {network}, such as '{bad.path}', in "
+                f"{when} of this call of `fit` (epoch {self._epoch + 1}), though all losses were "
+                "finite: a gradient was not, or the data are not and an activation hid it from "
+                "the losses (TensorFlow's fused ReLU makes 0 of NaN on a CPU)."
             )
         self._good_steps = steps
 

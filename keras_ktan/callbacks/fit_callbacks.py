@@ -45,10 +45,11 @@ class FitCallbacks:
         self.callbacks = [callback for callback in given if id(callback) not in own]
         first = [] if self._guard is None else [self._guard]
         if begins_epochs(x):
-            begin = keras.callbacks.LambdaCallback(
-                on_epoch_begin=lambda epoch, logs: x.begin_epoch(epoch)
+            first.append(
+                keras.callbacks.LambdaCallback(
+                    on_epoch_begin=lambda epoch, logs: x.begin_epoch(epoch)
+                )
             )
-            first.append(begin)
         last = [] if self._backup is None else [self._backup]
         self.callbacks = [*first, *self.callbacks, *last]
 
