@@ -176,7 +176,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         state = (
             f"again as they were {self._when}"
             if self._copies
-            else "as they are now, not finite, because the guard has restore=False"
+            else "as they are now, because the guard has restore=False"
         )
         raise FloatingPointError(
             f"{what} Expected finite numbers. The student, the other networks and their optimizers "

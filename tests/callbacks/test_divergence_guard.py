@@ -303,9 +303,12 @@ def hide(distiller, first, last):
         if first <= batch + 1 <= last:
             kernel.assign(np.full(kernel.shape, np.nan))
 
-    distiller.log_step = lambda x, y, y_pred, sample_weight, loss, terms: (
-        distiller.divergence_metric.update_state(dict.fromkeys((*terms, "loss"), 0.0)) or {}
-    )
+    def log_step(x, y, y_pred, sample_weight, loss, terms):
+        zero = keras.ops.zeros(())
+        distiller.divergence_metric.update_state(dict.fromkeys((*terms, "loss"), zero))
+        return {"loss": zero}
+
+    distiller.log_step = log_step
     return keras.callbacks.LambdaCallback(on_train_batch_begin=spoil_weight)
 
 
@@ -365,17 +368,12 @@ def test_a_guard_of_ones_own_takes_the_default_ones_place(keep_on_host):
     def look(epoch, logs=None):
         kept.extend(type(value) for _, value in guard._copies or ())
 
-    before = snapshot(distiller.student)
     with pytest.raises(FloatingPointError) as error:
         fit(distiller, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=look), guard])
-    if keep_on_host:
-        assert set(kept) == {np.ndarray}
-        assert_changed(before, snapshot(distiller.student))  # as after the first epoch
-        assert all(np.isfinite(value).all() for value in snapshot(distiller.student))
-    else:
-        assert kept == []
-        assert "as they are now, not finite" in str(error.value)
-        assert np.isnan(snapshot(distiller.student)[0]).all()
+    assert set(kept) == ({np.ndarray} if keep_on_host else set())
+    # Back at the end of the first epoch, or where the second ended.
+    assert int(distiller.optimizer.iterations) == (2 if keep_on_host else 4)
+    assert ("as they are now, because" in str(error.value)) == (not keep_on_host)
     assert guard._copies is None
 
 
@@ -394,8 +392,8 @@ def test_after_a_training_no_copies_are_left():
 def test_without_a_guard_nothing_is_noted_and_the_choice_is_saved():
     distiller = make_distiller(divergence_guard=False, run_eagerly=True)
     spoil(distiller, "student_loss", np.nan)
-    fit(distiller, epochs=2)  # nobody stops it
-    assert np.isnan(snapshot(distiller.student)[0]).all()
+    losses = fit(distiller, epochs=2).history["student_loss"]  # nobody stops it
+    assert np.isnan(losses).tolist() == [False, True]
     assert distiller.divergence_metric is None
     assert "divergence_metric" not in {metric.name for metric in distiller.metrics}
     loaded = KTANDistiller.from_config(distiller.get_config())

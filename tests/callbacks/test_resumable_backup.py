@@ -55,7 +55,6 @@ def assert_ends_alike(whole, resumed):
     assert_same(expected, everything(resumed))
 
 
-@pytest.mark.promise(9)
 def test_stopped_at_every_step_it_ends_as_one_that_was_not(tmp_path, whole):
     for step in range(EPOCHS * STEPS):
         stop(tmp_path, *divmod(step, STEPS))
@@ -101,6 +100,15 @@ def tensorflow_data():
 
 
 @pytest.mark.promise(9)
+def test_stopped_within_an_epoch_it_ends_as_one_that_was_not(tmp_path, whole):
+    stop(tmp_path, 1, 1)
+    resumed = make_distiller()
+    history = train(resumed, backup_in(tmp_path))
+    assert_ends_alike(whole, resumed)
+    for name, values in history.history.items():
+        np.testing.assert_allclose(values, whole.logs[name][1:], rtol=1e-5, err_msg=name)
+
+
 @pytest.mark.parametrize("kind", ["function of the epoch", "cache", "tf.data"])
 def test_any_data_that_follow_from_the_epoch(kind, tmp_path):
     ordered = True if kind == "tf.data" else None
