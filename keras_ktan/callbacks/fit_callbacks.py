@@ -65,11 +65,15 @@ class FitCallbacks:
         Returns:
             A number.
         """
-        if self._backup is None:
-            return initial_epoch
-        return self._backup.prepare(
-            self._distiller, self._data, shuffle, steps_per_epoch, initial_epoch, epochs
-        )
+        epoch = initial_epoch
+        if self._backup is not None:
+            epoch = self._backup.prepare(
+                self._distiller, self._data, shuffle, steps_per_epoch, initial_epoch, epochs
+            )
+        if begins_epochs(self._data):
+            # Keras reads batches before the epoch begins, to see their form.
+            self._data.begin_epoch(epoch)
+        return epoch
 
     def release(self):
         """Let go of what is kept during `fit`, however it ended."""
