@@ -41,17 +41,18 @@ class TrainingState:
         Returns:
             A list of NumPy arrays.
         """
-        variables = self._variables + (self._metrics() if with_metrics else [])
-        return [np.asarray(ops.convert_to_numpy(value_of(variable))) for variable in variables]
+        metrics = self._metrics() if with_metrics else []
+        return [*_values(self._variables), self._distiller.random_state(), *_values(metrics)]
 
     def restore(self, arrays):
-        """Take the variables' values back.
+        """Take the variables' values and the random state back.
 
         Args:
             arrays: What `take` returned.
         """
         for variable, array in zip(self._variables, arrays, strict=False):
             variable.assign(array)
+        self._distiller.set_random_state(arrays[len(self._variables)])
 
     def restore_metrics(self, arrays, epoch):
         """Take the running metrics back.
@@ -60,7 +61,7 @@ class TrainingState:
             arrays: What `take(with_metrics=True)` returned.
             epoch: Number of the epoch, for a warning.
         """
-        arrays, variables = arrays[len(self._variables) :], self._metrics()
+        arrays, variables = arrays[len(self._variables) + 1 :], self._metrics()
         if [array.shape for array in arrays] != [tuple(v.shape) for v in variables]:
             # The metrics of `compile` are others, or learn their shapes from a batch.
             warnings.warn(
@@ -77,3 +78,7 @@ class TrainingState:
         # It counts the steps of one call of `fit`.
         own = {id(variable) for variable in divergence.variables} if divergence else ()
         return [v for v in self._distiller.metrics_variables if id(v) not in own]
+
+
+def _values(variables):
+    return [np.asarray(ops.convert_to_numpy(value_of(variable))) for variable in variables]

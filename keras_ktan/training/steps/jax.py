@@ -2,6 +2,7 @@
 
 import jax
 import keras
+import numpy as np
 from keras import ops
 
 from keras_ktan.introspection.feature_tap import Forward
@@ -38,6 +39,13 @@ class TrainStep(SymbolicBuildHook):
     def skip_step(self, state, data):
         """Leave out the batches of one call, as a resumed training does."""
         return {}, state
+
+    def random_state(self):
+        """The random state that is no variable: none."""
+        return np.zeros(0, "uint8")
+
+    def set_random_state(self, state):
+        """Nothing; see `random_state`."""
 
     def test_step(self, state, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(

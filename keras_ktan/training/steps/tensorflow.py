@@ -83,6 +83,13 @@ class TrainStep(SymbolicBuildHook):
             next(iterator)
         return {}
 
+    def random_state(self):
+        """The random state that is no variable: none, as long as Keras draws the numbers."""
+        return np.zeros(0, "uint8")
+
+    def set_random_state(self, state):
+        """Nothing; see `random_state`."""
+
     @property
     def replica_count(self):
         """How many replicas compute a step. Keras divides a loss by it."""
