@@ -139,9 +139,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         network, bad = self._bad_weights()
         if bad is not None:
             first = self._good_steps + 1
-            when = (
-                f"in step {steps}" if first == steps else f"between the steps {first} and {steps}"
-            )
+            when = f"step {steps}" if first == steps else f"one of the steps {first} to {steps}"
             self._stop(
                 f"Received NaN or infinite weights of the {network}, such as '{bad.path}', in "
                 f"{when} of this call of `fit` (epoch {self._epoch + 1}), though all losses were "

@@ -36,8 +36,10 @@ class TrainStep(SymbolicBuildHook):
         step.apply_gradients()
         return step.log()
 
-    def skip_step(self, state, data):
-        """Leave out the batches of one call, as a resumed training does."""
+    def skip_step(self, state, iterator):
+        """Read the batches of one call without a step, as a resumed training does."""
+        for _ in range(self.steps_per_execution):
+            next(iterator)
         return {}, state
 
     def random_state(self):
