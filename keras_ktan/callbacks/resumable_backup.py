@@ -35,7 +35,8 @@ class ResumableBackup(keras.callbacks.Callback):
     callbacks see them with empty logs. The logs of that epoch are those of the whole epoch.
 
     What other callbacks keep in memory (`EarlyStopping`'s patience and best weights) is not in
-    the file, nor are random numbers that do not come from a `keras.random.SeedGenerator`.
+    the file, nor is the state of random numbers that come neither from a
+    `keras.random.SeedGenerator` nor from torch itself.
 
     Args:
         filepath: Path of the file, on a local disk; no other training may use it.
