@@ -217,6 +217,7 @@ def obtain_teacher(path, is_given, log, make_teacher, data, epochs, steps, backu
             epochs=epochs,
             callbacks=[
                 EpochReport("teacher", describe=describe_losses),
+                # A plain model: `ResumableBackup` is for a distiller.
                 keras.callbacks.BackupAndRestore(backup),
             ],
             shuffle=False,  # the data set shuffles itself

@@ -9,18 +9,18 @@ import keras
 
 from keras_ktan.cache.cached_dataset import CachedDataset
 from keras_ktan.cache.key import teacher_digest
-from keras_ktan.callbacks.divergence_guard import DivergenceGuard
+from keras_ktan.callbacks.fit_callbacks import FitCallbacks
 from keras_ktan.export import ExportResult, export_student
 from keras_ktan.feature_pair import FeaturePair, as_feature_pairs
 from keras_ktan.introspection.model_inputs import select_inputs
 from keras_ktan.introspection.model_trace import supports_jit
-from keras_ktan.layers.running_variance import RunningVariance
 from keras_ktan.losses.adversarial import AdversarialLoss, get_adversarial_loss
 from keras_ktan.losses.feature import validate_feature_loss
 from keras_ktan.losses.logits import validate_logits_loss
 from keras_ktan.output_pair import OutputPair, as_output_pairs
 from keras_ktan.training import validation
 from keras_ktan.training.checkpoint import load_networks, save_networks
+from keras_ktan.training.defaults import connect_variances, settle_weights
 from keras_ktan.training.divergence_metric import DivergenceMetric
 from keras_ktan.training.loss_trackers import LossTrackers
 from keras_ktan.training.objectives import Objectives
@@ -28,9 +28,10 @@ from keras_ktan.training.optimizer import make_optimizer
 from keras_ktan.training.pairing import Pairing
 from keras_ktan.training.steps import TrainStep
 from keras_ktan.training.student_loss import UntrackedStudentLoss, batch_size, own_loss
+from keras_ktan.training.training_description import describe_training
 from keras_ktan.utils.cached_batch import plain_inputs
 from keras_ktan.utils.config_format import with_format, without_format
-from keras_ktan.utils.numbers import validate_number
+from keras_ktan.utils.numbers import validate_flag, validate_number
 
 # What `compile` takes for the weight of a term.
 Weight = float | keras.optimizers.schedules.LearningRateSchedule
@@ -86,6 +87,8 @@ class KTANDistiller(TrainStep, keras.Model):
         output_pairs: An `OutputPair` or a list of them; `[]` for none. `None`: single outputs and
             those of the same key, where `compile` is given a loss; `summary()` says which.
         name: Optional name.
+        divergence_guard: Whether each `fit` has a `keras_ktan.callbacks.DivergenceGuard`, which
+            ends it at the first NaN. One among `fit`'s callbacks takes the default one's place.
 
     Raises:
         ValueError: If the models are not built, are one model, share weights, hold a weight
@@ -130,6 +133,7 @@ class KTANDistiller(TrainStep, keras.Model):
         temperature: float = 4.0,
         output_pairs: OutputPair | list[OutputPair] | None = None,
         name: str = "ktan_distiller",
+        divergence_guard: bool = True,
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
@@ -141,6 +145,7 @@ class KTANDistiller(TrainStep, keras.Model):
             remedy="1 leaves the probabilities as they are, 2 to 6 are usual. Try "
             "`temperature=4.0`.",
         )
+        self.divergence_guard = validate_flag("divergence_guard", divergence_guard)
         self.feature_pairs = as_feature_pairs(feature_pairs)
         self.student = student
         self.output_pairs = as_output_pairs(output_pairs)
@@ -203,6 +208,20 @@ class KTANDistiller(TrainStep, keras.Model):
         }
         variables = _trainable_variables(self.discriminators)
         return [variable for variable in variables if id(variable) not in unused]
+
+    @property
+    def state_variables(self) -> list[keras.Variable]:
+        """What a training changes: the networks, random states, counters and the optimizers."""
+        teachers = {id(variable) for variable in self.teacher.variables}
+        own = [variable for variable in self.variables if id(variable) not in teachers]
+        return own + self.optimizer.variables
+
+    def describe_training(self) -> dict[str, str]:
+        """What decides over the steps of `fit`, but for the data and the teacher's weights."""
+        untracked = self._untracked
+        return describe_training(
+            self.student, self.temperature, untracked.pairing, untracked.compile_arguments
+        )
 
     def summary(self, *args, print_fn=print, **kwargs) -> None:
         """Print both models' sizes, the pairs, T2S's objectives and the discriminators.
@@ -297,11 +316,11 @@ class KTANDistiller(TrainStep, keras.Model):
         validation.validate_argument_names(unknown, _COMPILE_ARGUMENTS)
         pairing = self._untracked.pairing
         validation.validate_loss_weights(loss_weights, pairing.outputs.student_names)
-        self._settle_weights(arguments)
+        settle_weights(arguments, pairing)
         self._validate_compile(arguments)
         weights = {term: arguments[f"{term}_loss_weight"] for term in _TERMS}
         outputs = pairing.outputs.settle(loss, weights)
-        self._connect_variances(outputs)
+        self.output_variances = connect_variances(outputs, self.output_variances)
         objectives = Objectives(
             pairing,
             self.temperature,
@@ -336,7 +355,9 @@ class KTANDistiller(TrainStep, keras.Model):
         self.objectives = objectives
         untracked = self._untracked
         untracked.loss_trackers = LossTrackers(objectives, pairing.student_loss_names)
-        untracked.divergence_metric = DivergenceMetric((*untracked.loss_trackers.losses, "loss"))
+        if self.divergence_guard:
+            terms = (*untracked.loss_trackers.losses, "loss")
+            untracked.divergence_metric = DivergenceMetric(terms)
         untracked.untracked_student_loss = UntrackedStudentLoss(self.student, loss, loss_weights)
         untracked.compile_arguments = {
             **arguments,
@@ -344,30 +365,6 @@ class KTANDistiller(TrainStep, keras.Model):
             "t2s_optimizer": optimizers.t2s or t2s_optimizer,
             "discriminator_optimizer": optimizers.discriminator or discriminator_optimizer,
         }
-
-    def _settle_weights(self, arguments):
-        """A weight of `None` is the default where the models allow the term, else 0."""
-        pairing = self._untracked.pairing
-        allowed = {
-            "logits": pairing.outputs.may_pair(arguments["loss"]),
-            "feature": bool(pairing.pairs),
-            "adversarial": bool(pairing.pairs),
-        }
-        for term, default in _DEFAULT_WEIGHTS.items():
-            if arguments[f"{term}_loss_weight"] is None:
-                arguments[f"{term}_loss_weight"] = default if allowed[term] else 0.0
-
-    def _connect_variances(self, outputs):
-        known = {layer.name: layer for layer in self.output_variances}
-        self.output_variances = []
-        for place, output in enumerate(outputs):
-            if output.kind == "regression":
-                name = f"variance_{place}"
-                layer = known.get(name)
-                if layer is None or layer.dimensions != output.size:
-                    layer = RunningVariance(output.size, name=name)
-                output.variance = layer
-                self.output_variances.append(layer)
 
     def _validate_compile(self, arguments):
         validation.validate_weights({term: arguments[f"{term}_loss_weight"] for term in _TERMS})
@@ -391,7 +388,7 @@ class KTANDistiller(TrainStep, keras.Model):
         return self._untracked.loss_trackers.metrics
 
     @property
-    def divergence_metric(self) -> DivergenceMetric:
+    def divergence_metric(self) -> DivergenceMetric | None:
         """A metric that notes which term of a step was first NaN or infinite."""
         return self._untracked.divergence_metric
 
@@ -413,7 +410,8 @@ class KTANDistiller(TrainStep, keras.Model):
         """Train the student; all arguments are those of `keras.Model.fit`.
 
         Args:
-            x: As in `keras.Model.fit`, or what `TeacherCache.dataset` returned.
+            x: As in `keras.Model.fit`, or what `TeacherCache.dataset` returned. Of a `PyDataset`
+                with a method `begin_epoch(epoch)` it is called before each epoch.
             y: As in `keras.Model.fit`.
             batch_size: As in `keras.Model.fit`.
             epochs: As in `keras.Model.fit`.
@@ -438,29 +436,30 @@ class KTANDistiller(TrainStep, keras.Model):
         if compiled["loss"] and (self.objectives.uses_student_loss or compiled["metrics"]):
             validation.validate_targets(x, y)
         self._untracked.teacher_digest = None
-        own = [DivergenceGuard()]
         if isinstance(x, CachedDataset) and self.compiled:
-            if arguments.get("steps_per_epoch") is not None:
-                raise ValueError(
-                    f"Received steps_per_epoch={arguments['steps_per_epoch']} with a data set of a "
-                    "TeacherCache. Expected None, because it draws a new order for each pass over "
-                    "the images. Leave it out, and use fewer or more `epochs`."
-                )
+            validation.validate_cached_steps(arguments.get("steps_per_epoch"))
             x.prepare_for(self)
             shuffle = False
-            own.append(keras.callbacks.LambdaCallback(on_epoch_begin=x.begin_epoch))
-        return super().fit(
-            x,
-            y,
-            batch_size,
-            epochs,
-            verbose,
-            [*own, *_as_list_of_callbacks(callbacks)],
-            validation_split,
-            validation_data,
-            shuffle,
-            **arguments,
-        )
+        own = FitCallbacks(self, callbacks, x)
+        if self.compiled:
+            arguments["initial_epoch"] = own.first_epoch(
+                shuffle, arguments.get("steps_per_epoch"), arguments.get("initial_epoch", 0), epochs
+            )
+        try:
+            return super().fit(
+                x,
+                y,
+                batch_size,
+                epochs,
+                verbose,
+                own.callbacks,
+                validation_split,
+                validation_data,
+                shuffle,
+                **arguments,
+            )
+        finally:
+            own.release()
 
     def make_train_function(self, force=False):
         """As in `keras.Model`. `fit` and `train_on_batch` come by here before the first step."""
@@ -512,7 +511,8 @@ class KTANDistiller(TrainStep, keras.Model):
         Returns:
             Dict from names to values, running means over the epoch.
         """
-        self._untracked.divergence_metric.update_state({**terms, "loss": loss})
+        if self.divergence_guard:
+            self.divergence_metric.update_state({**terms, "loss": loss})
         logs = self.log_evaluation(x, y, y_pred, sample_weight, loss)
         return logs | self._untracked.loss_trackers.update(terms, batch_size(x))
 
@@ -546,7 +546,9 @@ class KTANDistiller(TrainStep, keras.Model):
     def metrics(self):
         metrics = super().metrics
         if self.compiled:
-            metrics = [*metrics, *self.loss_trackers, self.divergence_metric]
+            metrics = [*metrics, *self.loss_trackers]
+            if self.divergence_guard:
+                metrics.append(self.divergence_metric)
             if not self.has_compiled_loss:
                 metrics += [metric for metric in self.student.metrics if metric.name != "loss"]
         return metrics
@@ -615,6 +617,7 @@ class KTANDistiller(TrainStep, keras.Model):
                 "temperature": self.temperature,
                 "output_pairs": serialize(self.output_pairs),
                 "condition_classes": self._condition_classes(),
+                "divergence_guard": self.divergence_guard,
             }
         )
 
@@ -674,7 +677,6 @@ class KTANDistiller(TrainStep, keras.Model):
         )
 
 
-_DEFAULT_WEIGHTS = {"logits": 1.0, "feature": 1.0, "adversarial": 0.02}
 _TERMS = ("student", "logits", "feature", "adversarial")
 # What is saved of a call of `compile`.
 _COMPILE_ARGUMENTS = tuple(inspect.signature(KTANDistiller.compile).parameters)[1:-1]
@@ -687,14 +689,9 @@ _CONFIG_KEYS = (
     "temperature",
     "output_pairs",
     "condition_classes",
+    "divergence_guard",
 )
 
 
 def _trainable_variables(layers):
     return [variable for layer in layers for variable in layer.trainable_variables]
-
-
-def _as_list_of_callbacks(callbacks):
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        return callbacks.callbacks
-    return keras.tree.flatten(callbacks or [])

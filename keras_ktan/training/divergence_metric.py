@@ -67,4 +67,8 @@ class DivergenceMetric(keras.metrics.Metric):
         if not bad.any():
             return [], None
         terms = [name for name, value in zip(self.terms, bad, strict=True) if value == bad.max()]
-        return terms, int(ops.convert_to_numpy(value_of(self._good_steps))) + 1
+        return terms, self.good_steps() + 1
+
+    def good_steps(self):
+        """How many steps there were before the first bad one, or so far, since `clear`."""
+        return int(ops.convert_to_numpy(value_of(self._good_steps)))

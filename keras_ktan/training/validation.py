@@ -246,3 +246,20 @@ def validate_t2s_objectives(objectives):
                 "`output_pairs=OutputPair(..., kind='softmax')`, or use "
                 "objective='reconstruction'."
             )
+
+
+def validate_cached_steps(steps_per_epoch):
+    """Refuse `steps_per_epoch` beside the data set of a cache.
+
+    Args:
+        steps_per_epoch: What `fit` was given.
+
+    Raises:
+        ValueError: If it is not `None`.
+    """
+    if steps_per_epoch is not None:
+        raise ValueError(
+            f"Received steps_per_epoch={steps_per_epoch} with a data set of a TeacherCache. "
+            "Expected None, because it draws a new order for each pass over the images. Leave it "
+            "out, and use fewer or more `epochs`."
+        )

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import uuid
 
 
@@ -28,3 +29,16 @@ def write_atomically(filepath, write):
         os.replace(beside, final)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def remove_unfinished(filepath):
+    """Remove what a killed process left beside a file that it was writing.
+
+    Args:
+        filepath: Path that `write_atomically` was given. No other process may be writing it.
+    """
+    final = pathlib.Path(filepath)
+    left = re.compile(rf"\.[0-9a-f]{{8}}\.{re.escape(final.name)}")
+    for path in final.parent.iterdir():
+        if left.fullmatch(path.name):
+            path.unlink(missing_ok=True)

@@ -77,6 +77,26 @@ def validate_integer(name, value, *, at_least, where="", remedy=None):
     )
 
 
+def validate_flag(name, value):
+    """Check that a value is a truth value.
+
+    Args:
+        name: The argument's name.
+        value: What was received.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(
+            f"Received {name}={value!r}. Expected True or False. Write `{name}=False`, for example."
+        )
+    return value
+
+
 def validate_choice(name, value, choices):
     """Check that a value is one of a few words.
 

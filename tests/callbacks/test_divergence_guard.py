@@ -7,6 +7,7 @@ from helpers import assert_three_parts
 from models import assert_changed, assert_same, loss_from_logits, snapshot
 
 from keras_ktan import FeaturePair, KTANDistiller, TeacherToStudent
+from keras_ktan.callbacks import DivergenceGuard
 
 COUNT = 16  # two steps of eight in an epoch
 BAD_STEP = 3  # the first step of the second epoch
@@ -27,7 +28,7 @@ def data():
     return images, generator.integers(0, 2, COUNT).astype("int32")
 
 
-def make_distiller(batch_norm=False, **compiled):
+def make_distiller(batch_norm=False, divergence_guard=True, **compiled):
     keras.utils.set_random_seed(0)
     distiller = KTANDistiller(
         model(8, "teacher"),
@@ -35,6 +36,7 @@ def make_distiller(batch_norm=False, **compiled):
         FeaturePair(
             "features", "features", teacher_to_student=TeacherToStudent(objective="reconstruction")
         ),
+        divergence_guard=divergence_guard,
     )
     distiller.compile(
         **{
@@ -288,3 +290,126 @@ def test_a_resumed_run_goes_back_to_the_state_it_was_resumed_at(tmp_path):
     assert_changed(untrained, restored[0])
     assert_same(restored[0], snapshot(resumed.student))
     assert int(resumed.optimizer.iterations) == BAD_STEP - 1
+
+
+def hide(distiller, first, last):
+    """Make a weight NaN before some steps, and let no loss show it.
+
+    Compiled on a CPU, TensorFlow's fused ReLU does so where the data are NaN.
+    """
+    kernel = distiller.student.get_layer("hidden").kernel
+
+    def spoil_weight(batch, logs=None):
+        if first <= batch + 1 <= last:
+            kernel.assign(np.full(kernel.shape, np.nan))
+
+    def log_step(x, y, y_pred, sample_weight, loss, terms):
+        zero = keras.ops.zeros(())
+        distiller.divergence_metric.update_state(dict.fromkeys((*terms, "loss"), zero))
+        return {"loss": zero}
+
+    distiller.log_step = log_step
+    return keras.callbacks.LambdaCallback(on_train_batch_begin=spoil_weight)
+
+
+@pytest.mark.promise(12)
+def test_weights_that_no_loss_shows_are_found_with_their_network_and_the_steps(monkeypatch):
+    monkeypatch.setattr("keras_ktan.callbacks.divergence_guard.CHECK_EVERY", 2)
+    distiller = make_distiller(run_eagerly=True)
+    images, labels = data()
+    begun = []
+    counter = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: begun.append(batch)
+    )
+    before = snapshot(distiller.student)
+    with pytest.raises(FloatingPointError) as error:
+        distiller.fit(
+            images,
+            labels,
+            batch_size=2,
+            shuffle=False,
+            verbose=0,
+            callbacks=[hide(distiller, 4, 8), counter],
+        )
+    assert_three_parts(
+        error.value, "weights of the student, such as 'hidden/kernel'", "Expected finite", "data"
+    )
+    assert "in one of the steps 3 to 4 of this call" in str(error.value)
+    assert len(begun) == 4  # of eight
+    assert_same(before, snapshot(distiller.student))
+
+
+@pytest.mark.slow
+@pytest.mark.graph
+def test_nan_in_the_data_of_a_compiled_step_on_a_cpu(monkeypatch):
+    monkeypatch.setattr("keras_ktan.callbacks.divergence_guard.CHECK_EVERY", 1)
+    from models import image_data, image_model
+
+    distiller = KTANDistiller(
+        image_model(6, "teacher", batch_norm=False), image_model(3, "student", batch_norm=False)
+    )
+    distiller.compile("adam", loss_from_logits(), jit_compile=False)
+    images, labels = image_data(12)
+    images[4:8] = np.nan
+    before = snapshot(distiller.student)
+    # On TensorFlow the losses are finite; elsewhere they are not.
+    with pytest.raises(FloatingPointError, match="in step 2 of this call"):
+        distiller.fit(images, labels, batch_size=4, shuffle=False, verbose=0)
+    assert_same(before, snapshot(distiller.student))
+
+
+@pytest.mark.parametrize("keep_on_host", [False, True])
+def test_a_guard_of_ones_own_takes_the_default_ones_place(keep_on_host):
+    distiller = make_distiller(run_eagerly=True)
+    spoil(distiller, "student_loss", np.nan)
+    guard = DivergenceGuard(restore=keep_on_host, keep_on_host=keep_on_host)
+    kept = []
+
+    def look(epoch, logs=None):
+        kept.extend(type(value) for _, value in guard._copies or ())
+
+    with pytest.raises(FloatingPointError) as error:
+        fit(distiller, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=look), guard])
+    assert set(kept) == ({np.ndarray} if keep_on_host else set())
+    # Back at the end of the first epoch, or where the second ended.
+    assert int(distiller.optimizer.iterations) == (2 if keep_on_host else 4)
+    assert ("as they are now, because" in str(error.value)) == (not keep_on_host)
+    assert guard._copies is None
+
+
+def test_after_a_training_no_copies_are_left():
+    guard = DivergenceGuard()
+    distiller = make_distiller(run_eagerly=True)
+    seen = []
+    look = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(guard._copies)
+    )
+    fit(distiller, epochs=1, callbacks=[guard, look])
+    assert len(seen[0]) == len(distiller.state_variables)
+    assert guard._copies is None
+
+
+def test_without_a_guard_nothing_is_noted_and_the_choice_is_saved():
+    distiller = make_distiller(divergence_guard=False, run_eagerly=True)
+    spoil(distiller, "student_loss", np.nan)
+    losses = fit(distiller, epochs=2).history["student_loss"]  # nobody stops it
+    assert np.isnan(losses).tolist() == [False, True]
+    assert distiller.divergence_metric is None
+    assert "divergence_metric" not in {metric.name for metric in distiller.metrics}
+    loaded = KTANDistiller.from_config(distiller.get_config())
+    assert loaded.divergence_guard is False
+    with pytest.raises(ValueError) as error:
+        fit(distiller, callbacks=[DivergenceGuard()])
+    assert_three_parts(error.value, "divergence_guard=False", "Expected True", "Leave")
+
+
+def test_bad_arguments_of_the_guard_and_a_plain_model():
+    for arguments in ({"restore": 1}, {"keep_on_host": None}):
+        with pytest.raises(ValueError, match="Expected True or False"):
+            DivergenceGuard(**arguments)
+    with pytest.raises(ValueError, match="divergence_guard='no'. Expected True or False"):
+        make_distiller(divergence_guard="no")
+    plain = model(4, "plain")
+    plain.compile("sgd", loss_from_logits())
+    with pytest.raises(ValueError, match="'plain'.*Expected a KTANDistiller.*TerminateOnNaN"):
+        plain.fit(*data(), callbacks=[DivergenceGuard()], verbose=0)

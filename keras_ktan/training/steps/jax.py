@@ -2,6 +2,7 @@
 
 import jax
 import keras
+import numpy as np
 from keras import ops
 
 from keras_ktan.introspection.feature_tap import Forward
@@ -34,6 +35,19 @@ class TrainStep(SymbolicBuildHook):
         step.differentiate_student()
         step.apply_gradients()
         return step.log()
+
+    def skip_step(self, state, iterator):
+        """Read the batches of one call without a step, as a resumed training does."""
+        for _ in range(self.steps_per_execution):
+            next(iterator)
+        return {}, state
+
+    def random_state(self):
+        """The random state that is no variable: none."""
+        return np.zeros(0, "uint8")
+
+    def set_random_state(self, state):
+        """Nothing; see `random_state`."""
 
     def test_step(self, state, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(

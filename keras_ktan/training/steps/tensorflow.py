@@ -76,6 +76,20 @@ class TrainStep(SymbolicBuildHook):
             symbolic_build(self, data_batch=data)
         return iterator
 
+    def skip_step(self, iterator):
+        """Read the batches of one call without a step, as a resumed training does."""
+        self._make_state(iterator)  # what was kept of the metrics needs its place
+        for _ in range(self.steps_per_execution):
+            next(iterator)
+        return {}
+
+    def random_state(self):
+        """The random state that is no variable: none, as long as Keras draws the numbers."""
+        return np.zeros(0, "uint8")
+
+    def set_random_state(self, state):
+        """Nothing; see `random_state`."""
+
     @property
     def replica_count(self):
         """How many replicas compute a step. Keras divides a loss by it."""

@@ -1,6 +1,7 @@
 """One training step on torch."""
 
 import keras
+import numpy as np
 import torch
 from keras import ops
 
@@ -79,6 +80,26 @@ class TrainStep:
                 optimizer.apply(gradient, variables)
             self.objectives.advance_power_iterations()
             self.step_counter.assign_add(1)
+
+    def skip_step(self, data):
+        """Leave out a batch, as a resumed training does."""
+        return {}
+
+    def random_state(self):
+        """The random state that is no variable: torch's own, from which unseeded dropout draws."""
+        states = [torch.get_rng_state()]
+        if torch.cuda.is_available():
+            states += torch.cuda.get_rng_state_all()
+        return np.concatenate([state.numpy() for state in states])
+
+    def set_random_state(self, state):
+        """Take back what `random_state` returned, as far as the same devices are here."""
+        state = torch.from_numpy(np.array(state))
+        size = len(torch.get_rng_state())
+        torch.set_rng_state(state[:size])
+        if torch.cuda.is_available() and len(state) > size:
+            devices = state[size:].split(len(torch.cuda.get_rng_state()))
+            torch.cuda.set_rng_state_all(list(devices)[: torch.cuda.device_count()])
 
     def predict_step(self, data):
         return self.student.predict_step(plain_batch(data, self.student_inputs))
