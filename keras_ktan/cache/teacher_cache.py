@@ -114,8 +114,8 @@ class TeacherCache:
     def fill(self, images: Any, verbose: int = 1) -> None:
         """Run the teacher over each view of each image; go on where an earlier call stopped.
 
-        One process at a time fills a directory. At the end all of it is read once more and held
-        against its checksums.
+        One process at a time fills a directory. When it has written anything, all of it is read
+        once more and held against its checksums.
 
         Args:
             images: NumPy array (a memory map will do), or the structure of arrays that the
@@ -140,12 +140,13 @@ class TeacherCache:
         given = GivenData(images, self.teacher, self._files, keeps=True)
         contents = self._contents(given)
         # Who only looks needs no right to write.
-        layer_names, arrays = contents.find() if given.open() else (None, None)
-        if arrays is None or not contents.is_complete(arrays):
+        layer_names, arrays = contents.find() if given.open(verify=False) else (None, None)
+        writes = arrays is None or not contents.is_complete(arrays)
+        if writes:
             with self._files.lock():
                 layer_names, arrays = self._fill(contents, given, verbose)
         contents.require_complete(arrays)
-        contents.open(self._run(layer_names), arrays)
+        contents.open(self._run(layer_names), arrays, verify=writes)
 
     def _fill(self, contents, given, verbose):
         contents.find(with_views=False)  # before a data set is written
