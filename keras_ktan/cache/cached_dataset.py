@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_ktan.cache.read_ahead import ReadAhead
 from keras_ktan.utils.cached_batch import batch_key, mask_key, pack
 
 
@@ -22,7 +23,7 @@ class CachedDataset(keras.utils.PyDataset):
     """
 
     def __init__(self, data, batch_size, seed, shuffle=True, workers=1):
-        super().__init__(workers=workers)
+        super().__init__()
         self._data = data
         self._fed = data
         self._key = batch_key(data.teacher)
@@ -30,6 +31,7 @@ class CachedDataset(keras.utils.PyDataset):
         self._seed = seed
         self._shuffle = shuffle
         self._drawn = None
+        self._ahead = ReadAhead(self._batch, workers) if workers > 1 else None
         self.epoch = 0
 
     def __len__(self):
@@ -57,9 +59,16 @@ class CachedDataset(keras.utils.PyDataset):
         objectives.forward_passes.validate_cache(self._data.teacher, maps)
         wanted = [*objectives.teacher_paths, *map(mask_key, objectives.teacher_paths)]
         self._fed = self._data.narrowed(objectives.uses_teacher_outputs, wanted)
+        if self._ahead is not None:
+            self._ahead.forget()
 
     def __getitem__(self, index):
-        order, drawn = self._draw(self.epoch)
+        if self._ahead is not None and 0 <= index < len(self):
+            return self._ahead.get(self.epoch, index, len(self))
+        return self._batch(self.epoch, index)
+
+    def _batch(self, epoch, index):
+        order, drawn = self._draw(epoch)
         rows = order[index * self._batch_size : (index + 1) * self._batch_size]
         pieces, places = [], []
         for number, name in enumerate(self._data.views):
