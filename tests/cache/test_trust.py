@@ -274,7 +274,7 @@ def masking_teacher(masked):
     below_0 = keras.initializers.Constant(-9.0)  # seen to be no probabilities
     logits = keras.layers.Dense(2, bias_initializer=below_0)(hidden)
     mask = np.where(masked, -np.inf, 0.0).astype("float32")
-    masked = keras.layers.Lambda(lambda x: x + mask, name="masked")(logits)
+    masked = keras.layers.Lambda(lambda x: keras.ops.add(x, mask), name="masked")(logits)
     return keras.Model(inputs, masked, name="teacher")
 
 
