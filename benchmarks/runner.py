@@ -13,6 +13,7 @@ from keras_ktan import (
     TeacherCache,
     TeacherToStudent,
 )
+from keras_ktan.cache.cached_data import CachedData
 from keras_ktan.cache.cached_dataset import CachedDataset
 from keras_ktan.losses import AdversarialLoss
 from keras_ktan.utils.cached_batch import plain_batch
@@ -180,18 +181,8 @@ class Runner:
         """Batches in the same views and order without the teacher's outputs."""
         nothing = {view: {"outputs": {}, "maps": {}} for view in self.task.views}
         images, labels = self.task.train
-        without_teacher = CachedDataset(
-            nothing,
-            None,
-            self.task.views,
-            {},
-            images,
-            labels,
-            None,
-            self.experiment.batch_size,
-            seed,
-            True,
-        )
+        data = CachedData(nothing, None, self.task.views, images, labels)
+        without_teacher = CachedDataset(data, self.experiment.batch_size, seed)
         return PlainBatches(without_teacher)
 
     def _obtain_teacher(self):

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 
 from keras_ktan.cache.cached_dataset import CachedDataset
-from keras_ktan.cache.key import teacher_digest
 from keras_ktan.callbacks.fit_callbacks import FitCallbacks
 from keras_ktan.export import ExportResult, export_student
 from keras_ktan.feature_pair import FeaturePair, as_feature_pairs
+from keras_ktan.introspection.model_digest import teacher_digest
 from keras_ktan.introspection.model_inputs import select_inputs
 from keras_ktan.introspection.model_trace import supports_jit
 from keras_ktan.losses.adversarial import AdversarialLoss, get_adversarial_loss

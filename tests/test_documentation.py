@@ -33,7 +33,7 @@ TENSORFLOW_PAGES = ("several_devices.md", "export.md", "report.md")
 # The one that a newcomer copies from first is always run.
 FAST_PAGES = ("getting_started.md", "outputs.md", "losses_and_weights.md")
 # What only one extra brings, and no test needs but that of a page which shows it.
-EXTRA_MODULES = ("ai_edge_litert", "onnxruntime")
+EXTRA_MODULES = ("ai_edge_litert", "onnxruntime", "tensorflow")
 
 
 def page_id(page):

@@ -118,7 +118,13 @@ def as_arrays(name, data, count=None):
     data = keras.tree.map_structure(
         lambda array: array if isinstance(array, np.ndarray) else np.asarray(array), data
     )
-    lengths = {len(array) if array.ndim else 0 for array in keras.tree.flatten(data)}
+    arrays = keras.tree.flatten(data)
+    if any(array.dtype.kind == "O" for array in arrays):
+        raise ValueError(
+            f"Received {name} of Python objects. Expected arrays of numbers. Convert them with "
+            "`np.asarray`; rows of unlike lengths must be padded."
+        )
+    lengths = {len(array) if array.ndim else 0 for array in arrays}
     if len(lengths) != 1 or 0 in lengths or count not in (None, *lengths):
         raise ValueError(
             f"Received {name} of lengths {sorted(lengths)}. Expected arrays of one length above 0"

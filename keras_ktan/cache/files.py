@@ -9,8 +9,12 @@ import zlib
 
 import numpy as np
 
-# 2: the masks of the outputs lie beside them.
-FORMAT = 2
+from keras_ktan.cache import array_files, schema
+from keras_ktan.cache.lock import fill_lock
+from keras_ktan.utils.atomic_file import write_atomically
+
+# 3: names that no two fills share; digests of rows.
+FORMAT = 3
 _KEY_FILE = "key.json"
 _CHUNKS_FILE = "chunks.jsonl"
 
@@ -27,6 +31,24 @@ class CacheFiles:
         self._key_path = self.directory / _KEY_FILE
         self._chunks_path = self.directory / _CHUNKS_FILE
 
+    def make_directory(self):
+        """Make the directory where there is none.
+
+        Raises:
+            ValueError: If a file stands there.
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ValueError(
+                f"Received directory='{self.directory}', which is a file or lies in one. Expected "
+                "a directory. Use another path."
+            ) from error
+
+    def lock(self):
+        """The right to write here, as a context; see `fill_lock`."""
+        return fill_lock(self.directory)
+
     def read_key(self):
         """The key of what lies here.
 
@@ -35,61 +57,98 @@ class CacheFiles:
             of dicts with `"file"`, `"view"`, `"name"`, `"shape"` and `"dtype"`.
 
         Raises:
-            ValueError: If the file cannot be read or was written in another format.
+            ValueError: If the file cannot be read, is damaged, or has another format.
         """
-        if not self._key_path.exists():
+        content = self.read_json(_KEY_FILE, FORMAT)
+        if content is None:
             return None, None
-        try:
-            content = json.loads(self._key_path.read_text(encoding="utf-8"))
-            found, key, arrays = content["format"], content["key"], content["arrays"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"The file '{self._key_path}' cannot be read ({error}). Expected the key of a "
-                f"TeacherCache. {self._remedy()}"
-            ) from error
-        if found != FORMAT:
-            raise ValueError(
-                f"The cache in '{self.directory}' has format {found!r}. Expected {FORMAT}. "
-                f"{self._remedy()}"
-            )
-        return key, arrays
+        schema.require(schema.is_key(content), self._key_path, "a cache's key", self.remedy())
+        return content["key"], content["arrays"]
 
     def create(self, key, arrays):
-        """Make empty arrays, and then the key that says they are there."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        """Make empty arrays under new names, and then the key that says they are there.
+
+        Args:
+            key: Dict for JSON.
+            arrays: Dicts as `read_key` gives them, with what a file's name ends with.
+
+        Returns:
+            The same list with the files' names.
+        """
+        token = array_files.new_token()
+        arrays = [{**array, "file": f"{token}-{array['file']}"} for array in arrays]
         self._chunks_path.unlink(missing_ok=True)
         for array in arrays:
-            path = self.directory / array["file"]
-            made = np.lib.format.open_memmap(
-                path, mode="w+", dtype=np.dtype(array["dtype"]), shape=tuple(array["shape"])
-            )
-            made.flush()
-            del made
-        temporary = self._key_path.with_suffix(".tmp")
-        content = {"format": FORMAT, "key": key, "arrays": arrays}
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._key_path)
+            array_files.create_array(self.directory, array)
+        self.write_json(_KEY_FILE, {"format": FORMAT, "key": key, "arrays": arrays})
+        return arrays
 
-    def chunks(self):
+    def read_json(self, name, expected_format):
+        """A dict from a file, `None` where there is none.
+
+        Raises:
+            ValueError: If it cannot be read or has another format.
+        """
+        path = self.directory / name
+        content = self._read(path)
+        if content is None:
+            return None
+        content = schema.parsed(content, path, self.remedy())
+        found = content.get("format") if isinstance(content, dict) else None
+        if type(found) is not int or found != expected_format:
+            raise ValueError(
+                f"The file '{path}' of the cache in '{self.directory}' has format {found!r}. "
+                f"Expected {expected_format}. {self.remedy()}"
+            )
+        return content
+
+    def write_json(self, name, content):
+        """Write a dict beside its final name, and rename it."""
+
+        def write(path):
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(content, file, indent=1)
+
+        write_atomically(self.directory / name, write)
+
+    def chunks(self, arrays):
         """The finished chunks, in the order in which they were written.
+
+        Args:
+            arrays: What `read_key` gave.
 
         Returns:
             A list of dicts with `"view"`, `"start"`, `"stop"` and `"checksums"`.
+
+        Raises:
+            ValueError: If the list cannot be read, is damaged, or leaves rows out.
         """
-        if not self._chunks_path.exists():
-            return []
-        lines = self._chunks_path.read_bytes().split(b"\n")
+        content = self._read(self._chunks_path)
         # What stands behind the last end of a line was cut off while it was written.
-        try:
-            return [json.loads(line) for line in lines[:-1]]
-        except ValueError as error:
-            raise ValueError(
-                f"The file '{self._chunks_path}' is damaged ({error}). Expected one finished chunk "
-                f"a line. {self._remedy()}"
-            ) from error
+        lines = [] if content is None else content.split(b"\n")[:-1]
+        chunks, path, remedy = [], self._chunks_path, self.remedy()
+        finished = {array["view"]: 0 for array in arrays}
+        for line in lines:
+            chunk = schema.parsed(line, path, remedy)
+            fits = schema.is_chunk(chunk, arrays) and chunk["start"] == finished[chunk["view"]]
+            schema.require(fits, path, "one finished chunk a line, without gaps", remedy)
+            finished[chunk["view"]] = chunk["stop"]
+            chunks.append(chunk)
+        return chunks
+
+    def finished(self, arrays):
+        """How many images of each view are on the disk.
+
+        Args:
+            arrays: What `read_key` gave.
+
+        Returns:
+            Dict from views to ints.
+        """
+        finished = {array["view"]: 0 for array in arrays}
+        for chunk in self.chunks(arrays):
+            finished[chunk["view"]] = chunk["stop"]
+        return finished
 
     def require_space(self, missing):
         """Refuse to begin what the disk cannot hold.
@@ -100,14 +159,15 @@ class CacheFiles:
         Raises:
             OSError: If the disk has less space.
         """
-        free = shutil.disk_usage(self.directory).free
-        if free < missing:
-            raise self._disk_full(missing, free)
+        if self.free_space() < missing:
+            raise self._disk_full(missing)
+
+    def free_space(self):
+        """Bytes that the disk has left."""
+        return shutil.disk_usage(self.directory).free
 
     def write(self, arrays, view, start, values):
         """Write a chunk, wait until the disk has it, and only then count it.
-
-        Plain writes and not a memory map: on a full disk a map ends the process, a write raises.
 
         Args:
             arrays: This view's entries of `read_key`.
@@ -122,13 +182,7 @@ class CacheFiles:
         try:
             for array in arrays:
                 rows = np.ascontiguousarray(values[array["file"]])
-                path = self.directory / array["file"]
-                offset = self._open(array).offset
-                with open(path, "r+b") as file:
-                    file.seek(offset + start * rows[0].nbytes)
-                    file.write(rows.data)
-                    file.flush()
-                    os.fsync(file.fileno())
+                array_files.write_rows(self.directory, array, start, rows)
                 checksums[array["file"]] = zlib.crc32(rows)
             stop = start + len(rows)
             line = {"view": view, "start": start, "stop": stop, "checksums": checksums}
@@ -136,25 +190,19 @@ class CacheFiles:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            missing = sum(value.nbytes for value in values.values())
-            free = shutil.disk_usage(self.directory).free
-            raise self._disk_full(missing, free) from error
+            raise self._disk_full(sum(value.nbytes for value in values.values())) from error
 
     def _append(self, line):
-        # A line that was cut off is overwritten.
-        finished = b""
-        if self._chunks_path.exists():
-            content = self._chunks_path.read_bytes()
-            finished = content[: content.rfind(b"\n") + 1]
-            if len(finished) < len(content):
-                os.truncate(self._chunks_path, len(finished))
-        with open(self._chunks_path, "ab") as file:
+        with array_files.open_for_writing(self._chunks_path, create=True) as file:
+            content = file.read()
+            file.seek(content.rfind(b"\n") + 1)  # a line that was cut off is overwritten
+            file.truncate()
             file.write(json.dumps(line).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
     def open(self, arrays):
-        """Memory maps of some arrays.
+        """Memory maps of some arrays. They stay what they are if the files are replaced.
 
         Args:
             arrays: Entries of `read_key`.
@@ -165,51 +213,59 @@ class CacheFiles:
         Raises:
             ValueError: If a file is missing, truncated, or another array.
         """
-        return {array["file"]: self._open(array) for array in arrays}
+        return {
+            array["file"]: array_files.open_array(self.directory, array, self.remedy())
+            for array in arrays
+        }
 
-    def verify(self, opened):
+    def verify(self, arrays, opened):
         """Hold all that was written against the checksums taken then.
 
         Args:
+            arrays: Entries of `read_key`.
             opened: Dict from all files to their arrays.
 
         Raises:
             ValueError: If a file holds something else.
         """
-        for chunk in self.chunks():
+        for chunk in self.chunks(arrays):
             rows = slice(chunk["start"], chunk["stop"])
             for file, checksum in chunk["checksums"].items():
-                if zlib.crc32(opened[file][rows]) != checksum:
+                if zlib.crc32(np.ascontiguousarray(opened[file][rows])) != checksum:
                     raise ValueError(
                         f"The file '{self.directory / file}' holds something else in rows "
                         f"{rows.start} to {rows.stop - 1} than was written there. Expected the "
-                        f"teacher's outputs. {self._remedy()}"
+                        f"teacher's outputs. {self.remedy()}"
                     )
 
-    def _open(self, array):
-        path = self.directory / array["file"]
-        try:
-            opened = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(
-                f"The file '{path}' cannot be read ({error}). Expected {array['shape']} numbers "
-                f"of {array['dtype']}. {self._remedy()}"
-            ) from error
-        if list(opened.shape) != list(array["shape"]) or str(opened.dtype) != array["dtype"]:
-            raise ValueError(
-                f"The file '{path}' holds {opened.shape} numbers of {opened.dtype}. Expected "
-                f"{array['shape']} of {array['dtype']}. {self._remedy()}"
-            )
-        return opened
+    def remove_others(self, used):
+        """Delete arrays that a killed process left, or that were replaced.
 
-    def _disk_full(self, missing, free):
+        Args:
+            used: Names of the files that are in use.
+        """
+        for path in self.directory.iterdir():
+            if array_files.NAME.fullmatch(path.name) and path.name not in used:
+                path.unlink(missing_ok=True)
+
+    def remedy(self):
+        """What to do about damage."""
+        return f"Delete the directory '{self.directory}' and call `fill` again."
+
+    def _read(self, path):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise array_files.unreadable(path, error) from error
+
+    def _disk_full(self, missing):
         return OSError(
             errno.ENOSPC,
-            f"The disk is full: {missing / 1e6:,.1f} MB are to be written and {free / 1e6:,.1f} MB "
-            "are free. Expected room for all. Make room and call `fill` again, which goes on where "
-            "it stopped; or use precision='float16' or fewer views in a new directory",
+            f"The disk is full: {missing / 1e6:,.1f} MB are to be written and "
+            f"{self.free_space() / 1e6:,.1f} MB are free. Expected room for all. Make room and "
+            "call `fill` again, which goes on where it stopped; or use precision='float16' or "
+            "fewer views in a new directory",
             str(self.directory),
         )
-
-    def _remedy(self):
-        return f"Delete the directory '{self.directory}' and call `fill` again."

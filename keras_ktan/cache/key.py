@@ -1,76 +1,28 @@
-"""What a cache is for: digests of the teacher, of the data and of the views."""
+"""What a cache is for: the rows that are looked at, and what the views make of them."""
 
-import hashlib
-import json
+import math
 
 import keras
 import numpy as np
 
-from keras_ktan.introspection.model_trace import layers_by_path
+from keras_ktan.utils.array_digest import RowDigest, combined
 
-# How many images show what a view does.
-VIEW_SAMPLE = 8
-_ROWS_AT_ONCE = 1024
-# What in a config says nothing of the outputs in inference.
-_WITHOUT_INFLUENCE = ("build_config", "compile_config", "shared_object_id", "trainable")
+# How many images at least show what a view does and what a teacher says, if there are so many.
+SMALLEST_SAMPLE = 64
 
 
-def weights_digest(model):
-    """A digest of a model's weights, without their names and without random states."""
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        # As a tensor: TensorFlow's variables themselves warn when NumPy 2 reads them.
-        tensor = keras.ops.stop_gradient(keras.ops.convert_to_tensor(weight))
-        _update(digest, keras.ops.convert_to_numpy(tensor))
-    return digest.hexdigest()
+def sample_of(count):
+    """Some of so many rows, spread over all of them: the same each time, more where more are.
 
+    Args:
+        count: Number of all rows.
 
-def config_digest(model):
-    """A digest of a model's config, or `None` for a subclassed model that has none.
-
-    Layers' names are replaced by their order: the same code run twice in one process gives
-    `conv2d_1` where it gave `conv2d`.
+    Returns:
+        Array of ascending positions: one drawn from each of equal parts of the data.
     """
-    try:
-        config = keras.saving.serialize_keras_object(model)
-    except NotImplementedError:
-        return None
-    names = {model.name: "model"}
-    for layer in layers_by_path(model).values():
-        names.setdefault(layer.name, f"layer {len(names)}")
-
-    def add_inputs(value):
-        # Sequential models do not count these among their layers.
-        if isinstance(value, dict):
-            if value.get("class_name") == "InputLayer":
-                names.setdefault(value["config"]["name"], f"layer {len(names)}")
-            for item in value.values():
-                add_inputs(item)
-        elif isinstance(value, (list, tuple)):
-            for item in value:
-                add_inputs(item)
-
-    add_inputs(config)
-
-    def canonical(value):
-        if isinstance(value, dict):
-            return {
-                key: canonical(item) for key, item in value.items() if key not in _WITHOUT_INFLUENCE
-            }
-        if isinstance(value, (list, tuple)):
-            return [canonical(item) for item in value]
-        return names.get(value, value) if isinstance(value, str) else value
-
-    text = json.dumps(canonical(config), sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def data_digest(data):
-    """A digest of every number in a structure of arrays."""
-    digest = hashlib.sha256()
-    for array in keras.tree.flatten(data):
-        _update(digest, array)
-    return digest.hexdigest()
+    size = min(count, max(SMALLEST_SAMPLE, math.isqrt(count)))
+    edges = np.arange(size + 1) * count // max(size, 1)
+    return np.random.default_rng(0).integers(edges[:-1], edges[1:])
 
 
 def rows_of(data, rows):
@@ -95,13 +47,8 @@ def as_fed(data):
     )
 
 
-def teacher_digest(model):
-    """A digest of the weights and of the layers, which make of the same weights other outputs."""
-    return f"{weights_digest(model)} {config_digest(model)}"
-
-
 def views_digest(views, images):
-    """A digest of what each view makes of the first images, and a check of the views.
+    """A digest of what each view makes of a sample of the images, and a check of the views.
 
     Args:
         views: Dict from names to functions of a batch.
@@ -114,49 +61,55 @@ def views_digest(views, images):
         ValueError: If a view gives something else each time, if an image's view depends on the
             other images of the batch, or if the views have unlike shapes.
     """
-    count = min(VIEW_SAMPLE, len(keras.tree.flatten(images)[0]))
-    made, described = {}, {}
-    for name, view in views.items():
-        made[name] = keras.tree.map_structure(np.asarray, view(rows_of(images, slice(0, count))))
-        again = keras.tree.flatten(view(rows_of(images, slice(0, count))))
-        each = [view(rows_of(images, slice(row, row + 1))) for row in range(count)]
-        arrays = keras.tree.flatten(made[name])
-        for place, array in enumerate(arrays):
-            alone = [np.asarray(keras.tree.flatten(one)[place]) for one in each]
-            # Alone and in a batch sums may be rounded unlike; the same call gives the same bits.
-            if (
-                len(array) != count
-                or not np.array_equal(array, np.asarray(again[place]), equal_nan=True)
-                or not _nearly_equal(array, np.concatenate(alone))
-            ):
-                raise ValueError(
-                    f"The view '{name}' gave an image something else alone than in a batch of "
-                    f"{count}. Expected a function that treats each image by itself and always in "
-                    "the same way, because the teacher's outputs are kept for it. Take the random "
-                    "numbers out, and name each outcome as a view of its own."
-                )
-        described[name] = [(array.shape, str(array.dtype)) for array in arrays]
-    if len({str(shapes) for shapes in described.values()}) > 1:
-        raise ValueError(
-            f"The views give unlike shapes or dtypes: {described}. Expected the same from all, "
-            "because images of several views share a batch. Crop or pad to one size."
-        )
-    return data_digest([made[name] for name in views])
+    sample = sample_of(len(keras.tree.flatten(images)[0]))
+    digests = {name: {} for name in views}
+    for start in range(0, len(sample), SMALLEST_SAMPLE):
+        rows = sample[start : start + SMALLEST_SAMPLE]
+        described = {}
+        for name, view in views.items():
+            arrays = _seen(name, view, images, rows)
+            described[name] = [(array.shape, str(array.dtype)) for array in arrays]
+            for place, array in enumerate(arrays):
+                digests[name].setdefault(place, RowDigest()).update(array)
+        if len({str(shapes) for shapes in described.values()}) > 1:
+            raise ValueError(
+                f"The views give unlike shapes or dtypes: {described}. Expected the same from "
+                "all, because images of several views share a batch. Crop or pad to one size."
+            )
+    return combined([digest.hexdigest() for made in digests.values() for digest in made.values()])
+
+
+def _seen(name, view, images, rows):
+    """What a view makes of some images, the same alone, in a batch and the next time."""
+    arrays = [np.asarray(array) for array in keras.tree.flatten(view(rows_of(images, rows)))]
+    again = keras.tree.flatten(view(rows_of(images, rows)))
+    each = [keras.tree.flatten(view(rows_of(images, rows[i : i + 1]))) for i in range(len(rows))]
+    for place, array in enumerate(arrays):
+        alone = np.concatenate([np.asarray(one[place]) for one in each])
+        # Alone and in a batch sums may be rounded unlike; the same call gives the same bits.
+        if (
+            array.ndim == 0
+            or len(array) != len(rows)
+            or not np.array_equal(array, np.asarray(again[place]), equal_nan=_is_float(array))
+            or not _nearly_equal(array, alone)
+        ):
+            raise ValueError(
+                f"The view '{name}' gave an image something else alone than in a batch of "
+                f"{len(rows)}. Expected a function that treats each image by itself and always in "
+                "the same way, because the teacher's outputs are kept for it. Take the random "
+                "numbers out, and name each outcome as a view of its own."
+            )
+    return arrays
+
+
+def _is_float(array):
+    return np.issubdtype(array.dtype, np.floating)
 
 
 def _nearly_equal(array, other):
-    if not np.issubdtype(array.dtype, np.floating):
+    if not _is_float(array):
         return np.array_equal(array, other)
     size = np.max(np.abs(array), initial=0.0, where=np.isfinite(array))
     return array.shape == other.shape and np.allclose(
         array, other, rtol=1e-5, atol=1e-5 * size, equal_nan=True
     )
-
-
-def _update(digest, array):
-    digest.update(f"{array.dtype} {tuple(array.shape)}".encode())
-    if array.ndim == 0:
-        digest.update(array.tobytes())
-        return
-    for start in range(0, len(array), _ROWS_AT_ONCE):  # a memory map need not fit in memory
-        digest.update(np.ascontiguousarray(array[start : start + _ROWS_AT_ONCE]).tobytes())

@@ -6,25 +6,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_ktan.cache.arguments import (
-    as_arrays,
     teacher_and_layers,
     validate_views,
     validated_label_views,
     validated_targets,
 )
+from keras_ktan.cache.array_files import bytes_of
+from keras_ktan.cache.cached_data import CachedData
 from keras_ktan.cache.cached_dataset import CachedDataset
+from keras_ktan.cache.contents import CacheContents
 from keras_ktan.cache.files import CacheFiles
-from keras_ktan.cache.key import (
-    config_digest,
-    data_digest,
-    teacher_digest,
-    views_digest,
-    weights_digest,
-)
-from keras_ktan.cache.teacher_forward import TeacherForward, count_of
+from keras_ktan.cache.given_data import GivenData
+from keras_ktan.cache.teacher_forward import TeacherForward
 from keras_ktan.introspection.feature_tap import FeatureTap
 from keras_ktan.utils.numbers import validate_choice, validate_integer
 
@@ -43,13 +38,16 @@ class TeacherCache:
         teacher: A `KTANDistiller`, whose teacher and paired layers are taken; or a built
             `keras.Model`.
         directory: Path of the cache, on a disk with room for
-            images × views × bytes of the outputs and maps of one image.
+            images × views × bytes of the outputs and maps of one image; and for the images and
+            labels themselves where they come from a data set.
         views: Dict from names to functions from a batch of NumPy images (or the structure of
             arrays that the models take) to the same batch, seen differently. Each image by
             itself, and the same each time. `None`: only the images as they are.
         layer_names: With a `keras.Model`: list of the paths of the layers whose maps are kept.
             `None`: none; enough for logit distillation.
-        precision: `"float32"`, or `"float16"` for half the room at an error near 0.05 %.
+        precision: `"float32"`, or `"float16"` for half the room at an error near 0.05 %. It is
+            measured while the cache is filled: small numbers, such as a softmax's probabilities,
+            may lose more, and are then an error.
         batch_size: Images in one forward pass of the teacher while the cache is filled.
 
     Raises:
@@ -116,40 +114,67 @@ class TeacherCache:
     def fill(self, images: Any, verbose: int = 1) -> None:
         """Run the teacher over each view of each image; go on where an earlier call stopped.
 
+        One process at a time fills a directory. When it has written anything, all of it is read
+        once more and held against its checksums.
+
         Args:
             images: NumPy array (a memory map will do), or the structure of arrays that the
-                models take, with the images along the first axis.
+                models take, with the images along the first axis. Or a finite, ordered
+                `tf.data.Dataset` or a `keras.utils.PyDataset` of images, or of tuples
+                `(images, labels)` or `(images, labels, sample_weight)`: it is read twice, must be
+                the same both times, and is kept in the directory with its labels. A
+                `tf.data.Dataset` may be batched or give image by image, as TFDS does with
+                `as_supervised=True`: images with one axis less than the teacher's inputs come
+                one by one. For a teacher without `inputs` (a subclassed one) batches are taken.
             verbose: 1 shows the progress, 0 nothing.
 
         Raises:
-            ValueError: If the directory holds a cache of something else or a damaged one, or if the
-                teacher's outputs are not finite, have no axis for the images, or do not fit in
-                half precision.
+            ValueError: If the images come from a generator or an endless or shuffled data set; if
+                the directory holds a cache of something else or a damaged one, or another
+                process fills it; or if images or the teacher's outputs are not finite (-inf is
+                allowed in outputs), have no axis for the images, or lose too much in half
+                precision.
             OSError: If the disk is full. What was finished stays.
         """
-        images = as_arrays("images", images)
-        count = count_of(images)
-        layer_names, arrays = self._find(images)
-        run = self._run(self.layer_names if arrays is None else layer_names)
+        self._files.make_directory()
+        given = GivenData(images, self.teacher, self._files, keeps=True)
+        contents = self._contents(given)
+        # Who only looks needs no right to write.
+        layer_names, arrays = contents.find() if given.open(verify=False) else (None, None)
+        writes = arrays is None or not contents.is_complete(arrays)
+        if writes:
+            with self._files.lock():
+                layer_names, arrays = self._fill(contents, given, verbose)
+        contents.require_complete(arrays)
+        contents.open(self._run(layer_names), arrays, verify=writes)
+
+    def _fill(self, contents, given, verbose):
+        contents.find(with_views=False)  # before a data set is written
+        given.keep()
+        layer_names, arrays = contents.find()
         if arrays is None:
-            key = self._key(images, self.layer_names)
-            arrays = run.plan(images, self.precision)
-            self._files.create(key, arrays)
-        elif self._files.chunks():
-            self._probe(run, arrays, self._files.open(arrays), images)
-        finished = self._finished()
-        row_bytes = sum(_row_bytes(array) for array in arrays) / len(self.views)
-        left = sum(count - finished[view] for view in self.views)
-        self._files.require_space(int(left * row_bytes))
-        progress = keras.utils.Progbar(count * len(self.views), verbose=verbose, unit_name="image")
-        progress.update(count * len(self.views) - left, finalize=not left)
+            layer_names = self.layer_names
+            planned = self._run(layer_names).plan(given.images, self.precision)
+            arrays = self._files.create(contents.key(layer_names), planned)
+        run = self._run(layer_names)
+        if self._files.chunks(arrays):
+            contents.open(run, arrays, verify=False)
+        self._files.remove_others({array["file"] for array in arrays} | given.file_names())
+        finished = self._files.finished(arrays)
+        row_bytes = sum(map(bytes_of, arrays)) / len(self.views) / given.count
+        total = given.count * len(self.views)
+        left = total - sum(finished.values())
+        self._files.require_space(round(left * row_bytes))
+        progress = keras.utils.Progbar(total, verbose=verbose, unit_name="image")
+        progress.update(total - left, finalize=not left)
+        step = self._batch_size * _BATCHES_IN_A_CHUNK
         for view in self.views:
             own = [array for array in arrays if array["view"] == view]
-            step = self._batch_size * _BATCHES_IN_A_CHUNK
-            for start in range(finished[view], count, step):
-                stop = min(start + step, count)
-                self._files.write(own, view, start, run.compute(own, images, start, stop))
+            for start in range(finished[view], given.count, step):
+                stop = min(start + step, given.count)
+                self._files.write(own, view, start, run.compute(own, given.images, start, stop))
                 progress.add(stop - start)
+        return layer_names, arrays
 
     def dataset(
         self,
@@ -157,137 +182,96 @@ class TeacherCache:
         labels: Any = None,
         batch_size: int = 32,
         seed: int = 0,
-        sample_weight: np.ndarray | None = None,
+        sample_weight: Any = None,
         shuffle: bool = True,
         label_views: dict[str, Callable] | None = None,
+        verify: bool = True,
+        workers: int = 1,
     ) -> keras.utils.PyDataset:
         """Batches for `KTANDistiller.fit`, with the teacher's outputs.
 
         Every epoch draws an order and, for each image, one of the views; both follow from the
-        seed and the epoch's number. All files are read once and held against the checksums that
-        were taken when they were written.
+        seed and the epoch's number. A sample of the images, spread over the data, passes through
+        the views and the teacher once more and is compared with what was kept.
 
         Args:
-            images: The images that the cache was filled with.
+            images: What the cache was filled with. A data set is read once, and must give what it
+                gave then.
             labels: Array or structure of arrays with the images along the first axis; `None`:
-                training without labels.
+                those of the data set, or training without labels.
             batch_size: Images in a batch; the last one may be smaller.
             seed: Whole number of 0 or more.
-            sample_weight: Array `(images,)`, or `None`.
+            sample_weight: Array `(images,)`, or `None`: those of the data set, if any.
             shuffle: Whether the order is drawn; views are drawn in either case.
             label_views: Dict from names of views to functions of a batch of labels, for labels
                 that move with the image: a mirrored image has mirrored boxes.
+            verify: Whether all files are read and held against the checksums that were taken when
+                they were written. `fill` has done so; for a large cache on a disk that you trust,
+                `False` saves the time.
+            workers: How many threads read batches. The order is the same with any number.
 
         Returns:
             A `keras.utils.PyDataset`.
 
         Raises:
             ValueError: If the cache is not complete, is damaged, or was made from another
-                teacher, other images, layers or views.
+                teacher, other images, layers or views; or if a data set gives other images or
+                labels than `fill` has kept.
         """
-        images = as_arrays("images", images)
-        count = count_of(images)
         batch_size = validate_integer("batch_size", batch_size, at_least=1)
         seed = validate_integer("seed", seed, at_least=0)
-        labels, sample_weight = validated_targets(labels, sample_weight, count)
+        workers = validate_integer("workers", workers, at_least=1)
         label_views = validated_label_views(label_views, self.views)
-        layer_names, arrays = self._find(images)
-        finished = self._finished() if arrays else dict.fromkeys(self.views, 0)
-        if any(finished[view] < count for view in self.views):
+        given = GivenData(images, self.teacher, self._files, keeps=False)
+        contents = self._contents(given)
+        contents.find(with_views=False)
+        if not given.open(verify):
             raise ValueError(
-                f"The cache in '{self.directory}' holds {sum(finished.values())} of "
-                f"{count * len(self.views)} images in all views. Expected all of them. Call "
-                "`fill(images)`, which goes on where it stopped."
+                f"The cache in '{self.directory}' does not keep these images and labels. Expected "
+                "the data set that it was filled with, giving the same as then. Call "
+                "`fill(data_set)`, which keeps them; leave `shuffle` out of the data set."
             )
-        opened = self._files.open(arrays)
-        self._files.verify(opened)
-        self._probe(self._run(layer_names), arrays, opened, images)
+        labels, sample_weight = _targets(given, labels, sample_weight)
+        layer_names, arrays = contents.find()
+        contents.require_complete(arrays)
+        opened = contents.open(self._run(layer_names), arrays, verify)
         stored = {view: {"outputs": {}, "maps": {}} for view in self.views}
         for array in arrays:
             kind, _, name = array["name"].partition(":")
             stored[array["view"]][kind][name] = opened[array["file"]]
-        return CachedDataset(
+        data = CachedData(
             stored,
-            teacher_digest(self.teacher),
+            contents.teacher_digest,
             self.views,
-            label_views,
-            images,
+            given.images,
             labels,
             sample_weight,
-            batch_size,
-            seed,
-            shuffle,
+            label_views,
         )
+        return CachedDataset(data, batch_size, seed, shuffle, workers)
 
-    def _key(self, images, layer_names):
-        return {
-            "teacher's weights": weights_digest(self.teacher),
-            "teacher's config": config_digest(self.teacher),
-            "layers": list(layer_names),
-            "views": list(self.views),
-            "what the views give": views_digest(self.views, images),
-            "images": {"count": count_of(images), "digest": data_digest(images)},
-            "precision": self.precision,
-        }
-
-    def _find(self, images):
-        """The layers and arrays of the cache that lies here, `(None, None)` where there is none."""
-        found, arrays = self._files.read_key()
-        if found is None:
-            return None, None
-        # More maps than needed do no harm.
-        holds_all = set(self.layer_names) <= set(found.get("layers", ()))
-        layer_names = found["layers"] if holds_all else self.layer_names
-        expected = self._key(images, layer_names)
-        unlike = [part for part in expected if found.get(part) != expected[part]]
-        if unlike:
-            details = "; ".join(
-                f"{part}: {_shortened(found.get(part))} there, {_shortened(expected[part])} here"
-                for part in unlike
-            )
-            raise ValueError(
-                f"The cache in '{self.directory}' was made from something else ({details}). "
-                "Expected the same teacher, layers, images, views and precision. Use another "
-                "directory, or delete this one and call `fill` again."
-            )
-        return layer_names, arrays
-
-    def _finished(self):
-        """How many images of each view are on the disk."""
-        finished = dict.fromkeys(self.views, 0)
-        for chunk in self._files.chunks():
-            if chunk["start"] != finished[chunk["view"]]:
-                raise ValueError(
-                    f"The cache in '{self.directory}' lists rows from {chunk['start']} on of view "
-                    f"'{chunk['view']}', but those before end at {finished[chunk['view']]}. "
-                    "Expected one process to fill it. Delete the directory and call `fill` again."
-                )
-            finished[chunk["view"]] = chunk["stop"]
-        return finished
+    def _contents(self, given):
+        return CacheContents(
+            self._files, given, self.teacher, self.views, self.layer_names, self.precision
+        )
 
     def _run(self, layer_names):
         return TeacherForward(self.teacher, layer_names, self.views, self._batch_size)
-
-    def _probe(self, run, arrays, opened, images):
-        """The teacher's code may have changed and its weights not."""
-        name = run.first_difference(arrays, opened, images)
-        if name is not None:
-            raise ValueError(
-                f"The teacher's {name} for the first images is not what the cache in "
-                f"'{self.directory}' holds, though its weights are. Expected the same teacher; "
-                "the code of its layers may have changed. Delete the directory and call `fill` "
-                "again."
-            )
 
 
 def _unchanged(batch):
     return batch
 
 
-def _row_bytes(array):
-    return int(np.prod(array["shape"][1:], dtype="int64")) * np.dtype(array["dtype"]).itemsize
-
-
-def _shortened(value):
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _targets(given, labels, sample_weight):
+    """Labels and sample weights: those of the data set, or those given beside the images."""
+    own = dict(zip(("labels", "sample_weight"), given.targets, strict=False))
+    for name, value in (("labels", labels), ("sample_weight", sample_weight)):
+        if value is not None and name in own:
+            raise ValueError(
+                f"Received {name} beside a data set that holds some. Expected them once. Leave "
+                f"`{name}` out."
+            )
+    return validated_targets(
+        own.get("labels", labels), own.get("sample_weight", sample_weight), given.count
+    )

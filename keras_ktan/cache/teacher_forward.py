@@ -3,12 +3,13 @@
 import keras
 import numpy as np
 
-from keras_ktan.cache.key import as_fed, rows_of
+from keras_ktan.cache.array_files import array_entry
+from keras_ktan.cache.key import as_fed, rows_of, sample_of
+from keras_ktan.cache.rounding import is_float, rounded
 from keras_ktan.introspection.feature_tap import FeatureTap
 from keras_ktan.introspection.model_inputs import select_inputs
 from keras_ktan.utils.cached_batch import mask_key
 
-_PROBED_ROWS = 2
 # Machines, backends and batch sizes round differently, half precision more so; another
 # teacher is further away.
 _PROBE_TOLERANCE = 0.02
@@ -56,15 +57,10 @@ class TeacherForward:
                         "the images along the first axis, because they are kept one by one. Such a "
                         "teacher must run in every step; do without the cache."
                     )
-                arrays.append(
-                    {
-                        "file": f"view_{number}_array_{place}.npy",
-                        "view": view,
-                        "name": name,
-                        "shape": [count, *value.shape[1:]],
-                        "dtype": precision if _is_float(value) else str(value.dtype),
-                    }
-                )
+                dtype = precision if is_float(value) else value.dtype
+                file = f"view_{number}_array_{place}.npy"
+                entry = array_entry(file, (count, *value.shape[1:]), dtype)
+                arrays.append({**entry, "view": view, "name": name})
         return arrays
 
     def compute(self, arrays, images, start, stop):
@@ -80,13 +76,16 @@ class TeacherForward:
             Dict from files to arrays of these rows.
 
         Raises:
-            ValueError: If a shape is another than for the first images, or if a number is not
-                finite or does not fit in half precision.
+            ValueError: If a shape is another than for the first images, if a number is not
+                finite, or if half precision loses too much.
         """
         parts = {array["file"]: [] for array in arrays}
         for row in range(start, stop, self._batch_size):
             rows = slice(row, min(row + self._batch_size, stop))
-            made = self._tapped.predict_on_batch(self._see(arrays[0]["view"], images, rows))
+            view = arrays[0]["view"]
+            seen = self._see(view, images, rows)
+            _validate_seen(seen, view, row)
+            made = self._tapped.predict_on_batch(seen)
             for array in arrays:
                 value = made[array["name"]]
                 expected = [rows.stop - rows.start, *array["shape"][1:]]
@@ -96,35 +95,40 @@ class TeacherForward:
                         f"to {rows.stop - 1}. Expected {expected} as for the first images. Such a "
                         "teacher must run in every step; do without the cache."
                     )
-                parts[array["file"]].append(_rounded(value, array, row))
+                parts[array["file"]].append(rounded(value, array, row))
         return {file: np.concatenate(pieces) for file, pieces in parts.items()}
 
-    def first_difference(self, arrays, opened, images):
-        """Look at the first images once more and compare with what was kept of them.
+    def first_difference(self, arrays, opened, images, finished):
+        """Look at a sample of the images once more and compare with what was kept of them.
+
+        The sample is spread over the data and over the views; see `sample_of`.
 
         Args:
-            arrays: Of any views; those of the first view are compared.
+            arrays: Of all views.
             opened: Dict from files to arrays.
             images: Structure of arrays.
+            finished: Dict from views to how many of the first images are kept.
 
         Returns:
             The name of an output or map that is another now, or `None`.
         """
-        view = next(iter(self._views))
-        count = min(_PROBED_ROWS, count_of(images))
-        inputs = keras.tree.map_structure(
-            keras.ops.convert_to_tensor, self._see(view, images, slice(0, count))
-        )
-        made = self._tapped(inputs)  # not `predict_on_batch`: two images are not worth compiling
-        for array in arrays:
-            if array["view"] != view:
-                continue
-            stored = np.asarray(opened[array["file"]][:count], "float64")
-            value = keras.ops.convert_to_numpy(made[array["name"]]).astype("float64")
-            if stored.shape != value.shape or np.max(np.abs(stored - value)) > (
-                _PROBE_TOLERANCE * max(np.max(np.abs(stored)), np.finfo("float16").tiny)
-            ):
-                return array["name"]
+        for number, view in enumerate(self._views):
+            own = [array for array in arrays if array["view"] == view]
+            sample = sample_of(finished[view])[number :: len(self._views)]
+            for start in range(0, len(sample), self._batch_size):
+                rows = sample[start : start + self._batch_size]
+                seen = keras.tree.map_structure(
+                    keras.ops.convert_to_tensor, self._see(view, images, rows)
+                )
+                # Not `predict_on_batch`: so few images are not worth compiling.
+                made = self._tapped(seen)
+                for array in own:
+                    stored = opened[array["file"]][rows]
+                    name = array["name"]
+                    if name not in made or not _alike(
+                        stored, keras.ops.convert_to_numpy(made[name])
+                    ):
+                        return name
         return None
 
     def _see(self, view, images, rows):
@@ -159,25 +163,21 @@ def count_of(images):
     return len(keras.tree.flatten(images)[0])
 
 
-def _rounded(value, array, row):
-    """A batch's numbers as they are kept."""
-    if not _is_float(value):
-        return value
-    what = f"The teacher's {array['name']} for images {row} to {row + len(value) - 1}"
-    if not np.all(np.isfinite(value.astype("float32"))):
-        raise ValueError(
-            f"{what} in view '{array['view']}' holds NaN or infinite values. Expected numbers. "
-            "Look at these images and at the teacher."
-        )
-    with np.errstate(over="ignore"):  # looked at in the next line
-        rounded = value.astype(array["dtype"])
-    if not np.all(np.isfinite(rounded)):
-        raise ValueError(
-            f"{what} reaches {np.max(np.abs(value)):.4g}. Expected at most 65504, the largest "
-            "number of half precision. Use precision='float32' in a new directory."
-        )
-    return rounded
+def _validate_seen(seen, view, row):
+    """A layer may turn NaN into a number: then nothing would show that the image is spoilt."""
+    for array in keras.tree.flatten(seen):
+        if is_float(array) and not np.all(np.isfinite(array)):
+            raise ValueError(
+                f"The images {row} to {row + len(array) - 1} in view '{view}' hold NaN or infinite "
+                "values. Expected numbers. Look at these images and at the view."
+            )
 
 
-def _is_float(array):
-    return keras.backend.is_float_dtype(str(array.dtype))
+def _alike(stored, value):
+    stored, value = np.asarray(stored, "float64"), np.asarray(value, "float64")
+    known = np.isfinite(stored)
+    if stored.shape != value.shape or not np.array_equal(stored[~known], value[~known]):
+        return False
+    size = np.max(np.abs(stored), initial=np.finfo("float16").tiny, where=known)
+    difference = np.abs(np.where(known, stored, 0.0) - np.where(known, value, 0.0))
+    return bool(np.all(difference <= _PROBE_TOLERANCE * size))  # False for NaN

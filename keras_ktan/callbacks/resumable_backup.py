@@ -5,10 +5,10 @@ import warnings
 
 import keras
 
-from keras_ktan.cache.key import teacher_digest
 from keras_ktan.callbacks.backup_files import BackupFiles
 from keras_ktan.callbacks.data_order import why_order_is_lost
 from keras_ktan.callbacks.training_state import TrainingState
+from keras_ktan.introspection.model_digest import teacher_digest
 from keras_ktan.utils.numbers import validate_integer
 
 

@@ -1,13 +1,16 @@
 """The one forward pass of each model in a step."""
 
+import weakref
+
 import keras
 from keras import ops
 
 from keras_ktan.introspection.augmentation import find_augmentation
 from keras_ktan.introspection.feature_tap import FeatureTap, Forward
+from keras_ktan.introspection.model_digest import teacher_digest
 from keras_ktan.introspection.model_inputs import input_names, select_inputs
 from keras_ktan.training.padding import meeting_map
-from keras_ktan.utils.cached_batch import mask_key, require_maps
+from keras_ktan.utils.cached_batch import batch_key, key_of, mask_key, require_maps, unpack
 
 
 class ForwardPasses:
@@ -35,6 +38,8 @@ class ForwardPasses:
         student_paths = [pair.pair.student_layer_name for pair in pairs]
         # Dict from the place of an input to the path of the last layer that augments it.
         self._augmentation = find_augmentation(pairing.student) if uses_teacher else {}
+        self._teacher_key = None  # of the batches that hold this teacher's outputs
+        self._teacher_weights = None
         self._teacher_tap = FeatureTap(pairing.teacher, self._teacher_paths, "teacher")
         self._student_tap = FeatureTap(
             pairing.student, [*student_paths, *self._augmentation.values()], "student"
@@ -104,19 +109,45 @@ class ForwardPasses:
             maps=[stop(feature) for feature in forward.maps],
         )
 
-    def validate_cached(self, paths):
-        """What a cache holds is the teacher's answer to the images as they are.
+    def remember_weights(self, values):
+        """Remember where the teacher's weights are for steps whose variables have no values.
+
+        Args:
+            values: List of the tensors of the teacher's `weights`. They are not kept alive.
+        """
+        self._teacher_weights = [weakref.ref(value) for value in values]
+
+    def validate_cached(self, x):
+        """Check, while a step is traced, that a batch of a cache is one for these models.
 
         Before the student runs: its running means would move otherwise.
 
         Args:
-            paths: Paths of the teacher's layers whose maps the cache, or a batch of it, holds;
-                `None` for a batch that is not a cache's.
+            x: The inputs of a batch, be it plain or a cache's.
 
         Raises:
-            ValueError: If the student augments the images, or if a map is missing.
+            ValueError: If another teacher made what it holds, if the student augments the
+                images, or if a map is missing.
         """
-        if paths is None or not self._uses_teacher:
+        key = key_of(x)
+        if key is not None:
+            self._validate(key, unpack(x)[2])
+
+    def validate_cache(self, teacher, paths):
+        """Check before a training what `validate_cached` checks for a batch.
+
+        Args:
+            teacher: Digest of the teacher that filled the cache.
+            paths: Paths of the teacher's layers whose maps the cache holds.
+
+        Raises:
+            ValueError: As `validate_cached`.
+        """
+        self._teacher_key = self._teacher_weights = None  # the teacher may be another by now
+        self._validate(batch_key(teacher), paths)
+
+    def _validate(self, key, paths):
+        if not self._uses_teacher:
             return
         if self._augmentation:
             raise ValueError(
@@ -125,7 +156,28 @@ class ForwardPasses:
                 "the teacher makes of the images as they are. Remove them from the student and "
                 "write them as `views` of the cache."
             )
+        if key != self._teacher_key:
+            # The weights may have changed since they were looked at.
+            self._teacher_key = batch_key(teacher_digest(self._teacher_tap.model, self._weights()))
+        if key != self._teacher_key:
+            raise ValueError(
+                f"The cache was filled by a teacher with other weights or layers than "
+                f"'{self._teacher_tap.model.name}' has. Expected the distiller's own teacher as it "
+                "is now. Fill a cache from this distiller in a new directory."
+            )
         require_maps(self._teacher_paths, paths)
+
+    def _weights(self):
+        if self._teacher_weights is None:
+            return None
+        values = [value() for value in self._teacher_weights]
+        if any(value is None for value in values):
+            raise ValueError(
+                "Received a batch of a TeacherCache in the middle of a training on other data. "
+                "Expected it from the first step on, while the teacher's weights can be compared. "
+                "Call `fit` once for each of the data sets."
+            )
+        return values
 
     def _cached_teacher(self, outputs, maps):
         structured, output_masks = None, []

@@ -18,9 +18,9 @@ except ImportError as error:
         'with `pip install "keras-ktan[tuner]"`.'
     ) from error
 
-from keras_ktan.cache.key import teacher_digest
 from keras_ktan.distiller import KTANDistiller
 from keras_ktan.feature_pair import FeaturePair
+from keras_ktan.introspection.model_digest import teacher_digest
 from keras_ktan.tuner.search_space import DISTILLATION_TERMS, SearchSpace
 from keras_ktan.tuner.trial_distiller import make_trial_distiller, pairs_without_layers
 from keras_ktan.tuner.trial_guard import (

@@ -1,12 +1,35 @@
 """A batch that brings the teacher's outputs along, so that no teacher runs for it."""
 
+import hashlib
+
 import keras
 
-# The one key of `x` by which a train step knows such a batch.
+# How the one key of `x` begins by which a train step knows such a batch.
 KEY = "keras_ktan_cached_batch"
 
 
-def pack(inputs, outputs, maps):
+def batch_key(teacher):
+    """The key of batches with what a teacher made; a batch says by it whose targets it holds.
+
+    Args:
+        teacher: The teacher's digest.
+
+    Returns:
+        Text.
+    """
+    return f"{KEY}_{hashlib.sha256(str(teacher).encode()).hexdigest()[:32]}"
+
+
+def key_of(x):
+    """The key of a batch with a teacher's outputs; `None` for a plain batch."""
+    if isinstance(x, dict) and len(x) == 1:
+        (key,) = x
+        if isinstance(key, str) and key.startswith(f"{KEY}_"):
+            return key
+    return None
+
+
+def pack(inputs, outputs, maps, key):
     """The `x` of a batch with what the teacher made of it.
 
     Dicts only: `tf.data` takes lists for tensors.
@@ -16,12 +39,13 @@ def pack(inputs, outputs, maps):
         outputs: Dict from positions, as text, among the teacher's flattened outputs to arrays;
             `mask_key` of a position is the key of that output's Keras mask.
         maps: Dict from paths of the teacher's layers to arrays, with the masks likewise.
+        key: The teacher's `batch_key`.
 
     Returns:
-        A dict with the single key `KEY`.
+        A dict with this single key.
     """
     return {
-        KEY: {
+        key: {
             "inputs": inputs,
             **{f"output:{position}": value for position, value in outputs.items()},
             **{f"map:{path}": value for path, value in maps.items()},
@@ -38,9 +62,10 @@ def unpack(x):
     Returns:
         A tuple `(inputs, outputs, maps)`; for a plain batch the other two are `None`.
     """
-    if not isinstance(x, dict) or set(x) != {KEY}:
+    key = key_of(x)
+    if key is None:
         return x, None, None
-    parts = dict(x[KEY])
+    parts = dict(x[key])
     inputs, found = parts.pop("inputs"), {"output": {}, "map": {}}
     for name, value in parts.items():
         kind, _, key = name.partition(":")

@@ -14,7 +14,7 @@ from keras_tuner.errors import FailedTrialError, FatalRuntimeError, FatalValueEr
 from models import assert_changed, assert_same, image_data, image_model, loss_from_logits, snapshot
 
 from keras_ktan import FeatureDiscriminator, FeaturePair, KTANDistiller
-from keras_ktan.cache.key import teacher_digest
+from keras_ktan.introspection.model_digest import teacher_digest
 from keras_ktan.tuner import KTANHyperModel, best_student
 from keras_ktan.tuner.search_space import DEFAULTS, SearchSpace
 from keras_ktan.tuner.trial_guard import validate_objective

@@ -26,6 +26,13 @@ class TrainStep(SymbolicBuildHook):
     def on_symbolic_build(self, iterator, data_batch):
         build_student_metrics(self, plain_iterator(iterator or (), self.student_inputs), data_batch)
 
+    def make_train_function(self, force=False):
+        super().make_train_function(force)
+        if self.compiled:
+            # Keras empties the variables before the step is traced.
+            values = [variable.value for variable in self.teacher.weights]
+            self.objectives.forward_passes.remember_weights(values)
+
     def train_step(self, state, data):
         step = _Step(self, state, data)
         step.student_forward()
@@ -90,8 +97,8 @@ class _Step:
         self.distiller = distiller
         self.objectives, self.optimizer = distiller.objectives, distiller.optimizer
         x, self.y, self.sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self.objectives.forward_passes.validate_cached(x)
         self.batch_inputs, *self.cached = unpack(x)
-        self.objectives.forward_passes.validate_cached(self.cached[1])
         self.x = distiller.student_inputs(x)
         self.groups = (
             distiller.trainable_variables,

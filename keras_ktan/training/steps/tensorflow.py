@@ -97,9 +97,10 @@ class TrainStep(SymbolicBuildHook):
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.init_scope():  # the teacher's weights are compared as numbers
+            self.objectives.forward_passes.validate_cached(x)
         x, *cached = _unpack(x)
         batch = (self.student_inputs(x), y, sample_weight)
-        self.objectives.forward_passes.validate_cached(cached[1])
         objectives = self.objectives
         # Each tape records what its network's gradient must pass through and no more: the
         # student's passes through the discriminator, the discriminator's ends at the maps.

@@ -16,9 +16,9 @@ class TrainStep:
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self.objectives.forward_passes.validate_cached(x)
         x, *cached = unpack(x)
         batch = (self.student_inputs(x), y, sample_weight)
-        self.objectives.forward_passes.validate_cached(cached[1])
         student, regularisation, terms = student_forward(self, x, *batch)
         outputs = student.outputs
         with torch.no_grad():
