@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import warnings
+from typing import Any
 
 import keras
 
@@ -72,8 +73,8 @@ class CompressionReport:
 def compression_report(
     teacher: keras.Model,
     student: keras.Model,
-    data=None,
-    files=None,
+    data: Any = None,
+    files: Any = None,
     *,
     latency: bool = False,
     macs_rules: dict | None = None,

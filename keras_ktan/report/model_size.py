@@ -57,7 +57,7 @@ def sized_trace(model):
     return ModelTrace(model, batch_size, with_operations=True), batch_size
 
 
-def measure_size(model, macs_rules=None):
+def measure_size(model: keras.Model, macs_rules: dict | None = None) -> ModelSize:
     """Measure one model.
 
     Args:

@@ -72,8 +72,8 @@ def spoil(distiller, term, bad):
         project = objectives.project_features
 
         def project_features(*arguments):
-            targets, loss = project(*arguments)
-            return targets, spoiled(distiller, loss, bad)
+            targets, losses = project(*arguments)
+            return targets, {term: spoiled(distiller, losses[term], bad)}
 
         objectives.project_features = project_features
     elif term == "discriminator_loss":
