@@ -115,6 +115,7 @@ def test_a_teacher_that_changed_between_two_trainings_gets_another_digest(tmp_pa
         distiller.load_weights(tmp_path / "run.weights.h5")
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("before", [None, b"the former file"])
 def test_a_file_that_could_not_be_written_leaves_the_former_one(before, tmp_path):
     path = tmp_path / "file.bin"

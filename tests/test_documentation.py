@@ -198,6 +198,16 @@ def test_the_numbers_of_a_table_are_measured_ones(patterns, table):
     assert numbers_of_cells(table) - measured_numbers(patterns) == set()
 
 
+def test_the_tests_that_a_page_names_exist():
+    text = "".join(page.read_text() for page in PAGES)
+    named = set(re.findall(r"`(test_\w+)`", text))
+    files = (path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    known = {
+        name for file in files for name in re.findall(r"^def (test_\w+)\(", file, re.MULTILINE)
+    }
+    assert len(named) > 15 and named - known == set()
+
+
 def test_the_readme_is_short():
     text = README.read_text()
     assert len(text.splitlines()) <= 150

@@ -14,6 +14,8 @@ from keras_ktan.cache.array_files import array_entry, create_array, open_array, 
 from keras_ktan.cache.files import CacheFiles
 from keras_ktan.cache.lock import fill_lock
 
+pytestmark = pytest.mark.reliability
+
 
 @pytest.fixture(scope="module")
 def filled_once(tmp_path_factory):

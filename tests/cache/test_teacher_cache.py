@@ -287,6 +287,7 @@ def files_of(directory):
     return {path.name[8:]: path.read_bytes() for path in directory.glob("*.npy")}
 
 
+@pytest.mark.reliability
 def test_a_full_disk_is_an_error_and_fill_goes_on_where_it_stopped(tmp_path, monkeypatch):
     small_cache(tmp_path / "whole").fill(vectors(), verbose=0)
     fsync, calls = os.fsync, []

@@ -55,6 +55,7 @@ def assert_ends_alike(whole, resumed):
     assert_same(expected, everything(resumed))
 
 
+@pytest.mark.reliability
 def test_stopped_at_every_step_it_ends_as_one_that_was_not(tmp_path, whole):
     for step in range(EPOCHS * STEPS):
         stop(tmp_path, *divmod(step, STEPS))
@@ -168,6 +169,7 @@ def test_a_generator_cannot_be_called_ordered(tmp_path):
     assert_three_parts(error.value, "ordered=True", "Expected data", "shuffle=False")
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("damage", ["cut", "changed", "empty", "missing"])
 def test_a_damaged_file_is_said_and_the_one_before_it_is_used(damage, tmp_path, whole):
     stop(tmp_path, 1, 1)
@@ -188,6 +190,7 @@ def test_a_damaged_file_is_said_and_the_one_before_it_is_used(damage, tmp_path, 
     assert_ends_alike(whole, resumed)
 
 
+@pytest.mark.reliability
 def test_where_none_is_whole_nothing_is_trained_and_no_file_is_touched(tmp_path):
     stop(tmp_path, 0, 1)
     for path in tmp_path.iterdir():
@@ -300,6 +303,7 @@ def test_the_files_go_when_fit_ends_unless_they_are_to_stay(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.reliability
 def test_a_full_disk_is_found_before_the_first_step_and_ends_no_training(
     tmp_path, monkeypatch, whole
 ):

@@ -89,6 +89,7 @@ def test_answers_that_disagree_are_an_error_in_eight_bits(tmp_path):
     assert names(tmp_path) == ["student.tflite.failed"]
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("moment", ["writing", "renaming"])
 @pytest.mark.parametrize("name", ["student", "student.tflite", "student.onnx"])
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(name, moment, tmp_path, monkeypatch):
@@ -126,6 +127,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(name, moment, tmp_path
     assert list(content(path).values()) == [b"half of a file"]
 
 
+@pytest.mark.reliability
 def test_a_converter_that_crashes_does_not_take_the_student_with_it(tmp_path, monkeypatch):
     from keras_ktan.export import fresh_process
 
