@@ -132,6 +132,7 @@ def test_a_file_that_could_not_be_written_leaves_the_former_one(before, tmp_path
     assert [p.read_bytes() for p in tmp_path.iterdir()] == ([] if before is None else [before])
 
 
+@pytest.mark.slow
 def test_backup_and_restore_goes_on_without_the_teacher(tmp_path):
     class Kill(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):

@@ -232,8 +232,8 @@ KINDS = [functional, sequential, subclassed, nested, pyramid, skipped]
 @pytest.mark.promise(8)
 @pytest.mark.parametrize(
     "kind",
-    # The others are slow: a step is compiled for each.
-    [functional, *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])],
+    # The others are for the night: a step is compiled for each.
+    [functional, *(pytest.param(kind, marks=pytest.mark.long) for kind in KINDS[1:])],
     ids=lambda kind: kind.__name__,
 )
 def test_a_student_of_any_kind_learns_to_match_its_target(kind):
@@ -316,7 +316,7 @@ def test_feature_pairs_none_takes_the_maps_before_the_pooling():
     [
         {"run_eagerly": True},
         pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
-        {"steps_per_execution": 3},
+        pytest.param({"steps_per_execution": 3}, marks=pytest.mark.slow),
     ],
     ids=["eager", "xla", "steps_per_execution"],
 )

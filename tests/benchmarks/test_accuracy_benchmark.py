@@ -296,7 +296,7 @@ def test_an_experiment_takes_what_it_leaves_out_from_its_base():
     assert base.epochs == 30 and read_experiment(FOLDER / "cifar10_16_small.toml").epochs == 60
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_supervised_is_plain_training_of_the_student(tiny, tmp_path):
     """Also through the cache: all methods have the same order, views and initial weights."""
     from experiment import read_experiment
@@ -467,7 +467,7 @@ def test_every_worker_is_one_that_ends_with_its_parent(monkeypatch):
         assert done == [signal.SIGINT, "tied", 3]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_experiment_runs_once_reads_the_test_at_the_end_and_refuses_a_mixture(
     tiny, tmp_path, monkeypatch, capsys
 ):

@@ -41,6 +41,7 @@ def test_resnet56_and_20_have_their_layers(benchmark):
         assert model.get_layer("features").output.shape == (None, 8, 8, 64)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("models", "size"), [("resnet56_and_20", 8), ("resnet50_and_18", 32)])
 def test_the_pairs_join_maps_of_the_stage_before_the_last(benchmark, models, size):
     teacher, student = getattr(benchmark("resnets"), models)(size)
@@ -80,7 +81,7 @@ def test_images_per_second_are_measured_for_each_combination(benchmark, tmp_path
     assert result["device"] in page.split("\n")[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_cache_and_keras_own_distiller_are_measured(benchmark, tmp_path):
     step_time = benchmark("step_time")
     output = tmp_path / "result"

@@ -149,6 +149,7 @@ def test_the_term_and_the_step_are_named_and_the_last_good_state_is_back(
     assert_equal_states(after_one_epoch, snapshot(distiller, distiller.optimizer))
 
 
+@pytest.mark.slow
 @pytest.mark.promise(12)
 @pytest.mark.parametrize("compiled", [{"jit_compile": True}, {"steps_per_execution": 2}])
 @pytest.mark.graph
@@ -240,6 +241,7 @@ def test_a_gradient_that_is_no_number_in_the_last_step_is_found_too():
         distiller.fit(images, labels, batch_size=COUNT, verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.promise(12)
 def test_a_long_epoch_is_looked_at_and_copied_in_between(monkeypatch):
     monkeypatch.setattr("keras_ktan.callbacks.divergence_guard.CHECK_EVERY", 1)

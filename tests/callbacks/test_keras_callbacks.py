@@ -50,6 +50,7 @@ def test_early_stopping_brings_the_best_student_back():
     )
 
 
+@pytest.mark.slow
 def test_model_checkpoint_keeps_the_best_weights_without_the_teacher(tmp_path):
     distiller, students = make_distiller(rate=3.0), Students()
     path = tmp_path / "best.weights.h5"
@@ -63,6 +64,7 @@ def test_model_checkpoint_keeps_the_best_weights_without_the_teacher(tmp_path):
     assert path.stat().st_size < 8 * sum(int(np.prod(v.shape)) for v in distiller.variables) + 2**17
 
 
+@pytest.mark.slow
 def test_a_plateau_lowers_the_students_rate_and_no_other():
     distiller = make_distiller(rate=0.5)
     plateau = keras.callbacks.ReduceLROnPlateau(
@@ -77,6 +79,7 @@ def test_a_plateau_lowers_the_students_rate_and_no_other():
     )
 
 
+@pytest.mark.slow
 def test_validation_split_takes_the_last_examples():
     split = fit(make_distiller(), 2, validation_data=None, validation_split=0.25)
     apart = make_distiller().fit(
@@ -86,6 +89,7 @@ def test_validation_split_takes_the_last_examples():
         np.testing.assert_allclose(split[name], values, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.promise(9)
 def test_backup_and_restore_beside_the_others(tmp_path):
     def callbacks():

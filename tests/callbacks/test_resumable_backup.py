@@ -55,6 +55,7 @@ def assert_ends_alike(whole, resumed):
     assert_same(expected, everything(resumed))
 
 
+@pytest.mark.slow
 @pytest.mark.reliability
 def test_stopped_at_every_step_it_ends_as_one_that_was_not(tmp_path, whole):
     for step in range(EPOCHS * STEPS):
@@ -105,6 +106,7 @@ def test_stopped_within_an_epoch_it_ends_as_one_that_was_not(tmp_path, whole):
         np.testing.assert_allclose(values, whole.logs[name][1:], rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["function of the epoch", "cache", "tf.data"])
 def test_any_data_that_follow_from_the_epoch(kind, tmp_path):
     ordered = True if kind == "tf.data" else None
@@ -145,6 +147,7 @@ def test_also_compiled_and_with_several_steps_in_one_call(tmp_path):
         train(make_distiller(steps_per_execution=3), backup_in(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["shuffled arrays", "steps_per_epoch", "tf.data"])
 def test_other_data_go_on_at_an_epochs_end_and_a_line_says_so(kind, tmp_path):
     arguments = {
@@ -169,6 +172,7 @@ def test_a_generator_cannot_be_called_ordered(tmp_path):
     assert_three_parts(error.value, "ordered=True", "Expected data", "shuffle=False")
 
 
+@pytest.mark.slow
 @pytest.mark.reliability
 @pytest.mark.parametrize("damage", ["cut", "changed", "empty", "missing"])
 def test_a_damaged_file_is_said_and_the_one_before_it_is_used(damage, tmp_path, whole):
@@ -238,6 +242,7 @@ def test_a_backup_of_another_training_is_refused(part, changed, tmp_path):
     assert_same(before, everything(other))
 
 
+@pytest.mark.slow
 def test_the_names_that_keras_counts_up_do_not_matter(tmp_path, whole):
     stop(tmp_path, 0, 1)
     for _ in range(3):
@@ -256,6 +261,7 @@ def test_other_data_within_an_epoch_are_refused(tmp_path):
         train(make_distiller(), backup_in(tmp_path), shuffle=True)
 
 
+@pytest.mark.slow
 def test_what_another_callback_does_at_an_epochs_end_is_kept(tmp_path):
     def halve():
         return keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)

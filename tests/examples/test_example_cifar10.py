@@ -28,6 +28,7 @@ def tiny_command(monkeypatch, tmp_path):
     return distill_cifar10, command.split()
 
 
+@pytest.mark.slow
 def test_a_short_run_writes_what_it_promises(tiny_command, tmp_path, capsys, eager):
     example, command = tiny_command
     example.main([*command, "--epochs", "1", "--methods", "KTAN"])
@@ -38,7 +39,7 @@ def test_a_short_run_writes_what_it_promises(tiny_command, tmp_path, capsys, eag
     assert table.split("```")[2].strip() in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_experiment_is_run_once_and_resumed(tiny_command, monkeypatch, tmp_path, capsys):
     example, command = tiny_command
     # Which labels each run was shown, in which order.

@@ -31,10 +31,10 @@ def softmax(logits):
     ("kind", "batch_size"),
     [
         pytest.param("saved_model", None, marks=pytest.mark.slow),
-        ("litert", None),
-        pytest.param("litert", 2, marks=pytest.mark.slow),
+        pytest.param("litert", None, marks=pytest.mark.slow),
+        pytest.param("litert", 2, marks=pytest.mark.long),
         ("onnx", None),
-        pytest.param("onnx", 2, marks=pytest.mark.slow),
+        pytest.param("onnx", 2, marks=pytest.mark.long),
     ],
 )
 def test_a_file_has_names_and_computes_what_the_student_does(kind, batch_size, tmp_path):

@@ -57,8 +57,12 @@ def fit(model, compiled, **fit_arguments):
     "fit_arguments",
     [
         {},
-        {"sample_weight": np.linspace(0.0, 2.0, 21).astype("float32")},
-        {"class_weight": {0: 0.5, 1: 2.0, 2: 1.0, 3: 0.0, 4: 3.0}},
+        pytest.param(
+            {"sample_weight": np.linspace(0.0, 2.0, 21).astype("float32")}, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"class_weight": {0: 0.5, 1: 2.0, 2: 1.0, 3: 0.0, 4: 3.0}}, marks=pytest.mark.slow
+        ),
     ],
     ids=["plain", "sample_weight", "class_weight"],
 )

@@ -56,6 +56,7 @@ def everything(distiller):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.promise(9)
 def test_a_stopped_run_ends_as_one_that_was_not(tmp_path):
     whole = make_distiller()

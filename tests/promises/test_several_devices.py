@@ -65,6 +65,7 @@ def test_two_replicas_of_a_mirrored_strategy_equal_one_device(replicas, loss):
     assert_same_numbers(two, one)
 
 
+@pytest.mark.long
 @pytest.mark.promise(10)
 @on("tensorflow")
 def test_replicas_draw_noise_of_their_own(replicas):

@@ -369,7 +369,7 @@ def test_a_missing_tensorboard_is_said_before_every_trial_fails(monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "space", "arguments", "trials"),
     [
-        (keras_tuner.RandomSearch, FIXED, {}, 2),
+        pytest.param(keras_tuner.RandomSearch, FIXED, {}, 2, marks=pytest.mark.slow),
         pytest.param(
             keras_tuner.BayesianOptimization,
             QUICK,
