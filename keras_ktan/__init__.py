@@ -1,6 +1,7 @@
 """keras_ktan: make a small Keras 3 model out of a big one, inside `compile` and `fit`."""
 
 from keras_ktan.cache import TeacherCache
+from keras_ktan.compress import compress
 from keras_ktan.distiller import KTANDistiller
 from keras_ktan.export import export_student
 from keras_ktan.feature_pair import FeaturePair
@@ -20,6 +21,7 @@ __all__ = [
     "OutputPair",
     "TeacherCache",
     "TeacherToStudent",
+    "compress",
     "compression_report",
     "export_student",
     "feature_maps",

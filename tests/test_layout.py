@@ -14,6 +14,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "keras_ktan"
 LEVELS = (
     ("tuner",),
     ("compress", "cli"),
+    ("compression",),
     ("distiller",),
     ("feature_pair", "output_pair"),
     ("students",),

@@ -8,17 +8,15 @@ from typing import Any
 
 import keras
 
-from keras_ktan.export import arguments
 from keras_ktan.export.atomic_path import beside, bytes_of, move_into_place
-from keras_ktan.export.examples import random_examples, take_examples
+from keras_ktan.export.examples import random_examples
 from keras_ktan.export.export_mismatch_error import ExportMismatchError
 from keras_ktan.export.export_result import ExportResult
 from keras_ktan.export.fresh_process import run_file
 from keras_ktan.export.litert import write_litert
 from keras_ktan.export.onnx import write_onnx
-from keras_ktan.export.requirements import require_packages
+from keras_ktan.export.preparation import prepare_export, take_for
 from keras_ktan.export.saved_model import write_saved_model
-from keras_ktan.export.serving_model import ServingModel
 from keras_ktan.export.verification import differences, student_outputs
 
 _RANDOM_EXAMPLES = 32
@@ -109,22 +107,24 @@ def export_student(
     print(result.examples)  # 100
     ```
     """
-    if not isinstance(student, keras.Model):
-        raise ValueError(
-            f"Received a student of type {type(student).__name__}. Expected a `keras.Model`."
-        )
-    format = arguments.settle_format(filepath, format)
-    path = arguments.checked_path(filepath, format)
-    arguments.settle_precision(precision, format, calibration_data, input_dtype, output_dtype)
-    arguments.positive_integer("batch_size", batch_size, optional=True)
-    arguments.positive_integer("max_examples", max_examples)
-    model = ServingModel(student, output_names, rescaling, softmax)
-    arguments.check_backend(format, keras.backend.backend())
-    arguments.check_computation(format, _in_half(model))
-    limits = arguments.settle_limits(precision, _in_half(model), tolerance, agreement)
-    require_packages(format)
-
-    calibration = _calibration(model, calibration_data, max_examples, batch_size)
+    prepared = prepare_export(
+        student,
+        filepath,
+        format,
+        output_names=output_names,
+        batch_size=batch_size,
+        rescaling=rescaling,
+        softmax=softmax,
+        precision=precision,
+        calibration_data=calibration_data,
+        input_dtype=input_dtype,
+        output_dtype=output_dtype,
+        tolerance=tolerance,
+        agreement=agreement,
+        max_examples=max_examples,
+    )
+    model, path, format = prepared.model, prepared.path, prepared.format
+    calibration = prepared.calibration
     examples, source = _examples(model, data, calibration, max_examples)
     expected = student_outputs(model, examples)
 
@@ -148,39 +148,15 @@ def export_student(
             data=source,
             rescaling=model.rescaling(),
         )
-        _keep_or_set_aside(written, path, compared, limits, result)
+        _keep_or_set_aside(written, path, compared, prepared.limits, result)
     if verbose:
         print(result)
     return result
 
 
-def _in_half(model):
-    return any(
-        getattr(layer, "compute_dtype", None) in ("float16", "bfloat16")
-        for layer in model.layers_of_student()
-    )
-
-
-def _taken(model, data, argument, limit):
-    return take_examples(data, argument, model.specs(), model.input_structure(), limit)
-
-
-def _calibration(model, data, limit, batch_size):
-    if data is None:
-        return None
-    taken = _taken(model, data, "calibration_data", limit)
-    count = len(next(iter(taken.values())))
-    if batch_size and count < batch_size:
-        raise ValueError(
-            f"Received {count} examples of calibration_data with batch_size={batch_size}. Expected "
-            "at least one batch. Give more, or a smaller `batch_size`."
-        )
-    return taken
-
-
 def _examples(model, data, calibration, limit):
     if data is not None:
-        return _taken(model, data, "data", limit), "data"
+        return take_for(model, data, "data", limit), "data"
     if calibration is not None:
         return calibration, "calibration_data"
     count = min(limit, _RANDOM_EXAMPLES)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from exported import classifier, photos, two_heads
 
-from keras_ktan.export import ExportMismatchError, export_student
+from keras_ktan.export import ExportMismatchError, export_student, preparation
 
 # Inside the package a function has the module's name.
 MODULE = importlib.import_module("keras_ktan.export.export_student")
@@ -48,11 +48,11 @@ def test_a_file_that_computes_something_else_is_set_aside_and_the_old_one_stays(
     stand_in(path)
     before = content(path)
 
-    class Tampered(MODULE.ServingModel):
+    class Tampered(preparation.ServingModel):
         def call(self, inputs):
             return {key: value * 1.001 for key, value in super().call(inputs).items()}
 
-    monkeypatch.setattr(MODULE, "ServingModel", Tampered)
+    monkeypatch.setattr(preparation, "ServingModel", Tampered)
     with pytest.raises(ExportMismatchError, match="largest difference 1.0.e-03") as error:
         export_student(student, path, data=data, verbose=False)
     assert names(tmp_path) == [name, f"{name}.failed"] and content(path) == before
@@ -110,7 +110,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(name, moment, tmp_path
 
     real_rename = MODULE.os.replace
     logits = student.predict(photos(4), verbose=0)
-    monkeypatch.setattr(MODULE, "require_packages", lambda format: None)
+    monkeypatch.setattr(preparation, "require_packages", lambda format: None)
     monkeypatch.setattr(MODULE, "run_file", lambda *_: {"logits": logits})
     for writer in ("write_saved_model", "write_litert", "write_onnx"):
         monkeypatch.setattr(MODULE, writer, write)
