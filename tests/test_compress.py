@@ -168,6 +168,7 @@ def stop_after(monkeypatch, epochs):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_stopped_run_goes_on_where_it_stood(epochs, tmp_path, monkeypatch):
     whole = run(tmp_path / "whole", compare=True)
@@ -184,10 +185,9 @@ def test_a_stopped_run_goes_on_where_it_stood(epochs, tmp_path, monkeypatch):
     assert not list((tmp_path / "stopped").glob("*.backup*"))
 
 
-def test_a_finished_run_is_not_done_again(tmp_path, no_training, monkeypatch):
-    with monkeypatch.context() as context:
-        context.undo()
-        first = run(tmp_path)
+def test_a_finished_run_is_not_done_again(tmp_path, monkeypatch):
+    first = run(tmp_path)
+    monkeypatch.setattr(KTANDistiller, "fit", lambda *_, **__: pytest.fail("trained again"))
     again = run(tmp_path)
     assert_same(snapshot(first.student), snapshot(again.student))
     assert first.methods == again.methods
@@ -285,25 +285,22 @@ def test_a_disk_without_room_is_said_before_the_training(tmp_path, no_training, 
 
 
 def test_a_disk_that_is_full_later_loses_nothing(tmp_path, monkeypatch):
-    # Each epoch is better than the one before.
-    options = {"epochs": 3, "monitor": "val_loss", "optimizer": keras.optimizers.SGD(0.02)}
-    whole = run(tmp_path / "whole", **options)
-    assert whole.methods["KTAN"]["best_epoch"] == 3
-    save, saved = keras.Model.save, []
+    whole = run(tmp_path / "whole")
+    write, calls = run_folder.write_atomically, []
 
-    def full(self, filepath, **arguments):
-        saved.append(filepath)
-        if len(saved) == 3:  # the trial, the first epoch, the second one
+    def full(path, how):
+        calls.append(path)
+        if len(calls) == 3:  # at the start, after the first epoch, after the second one
             raise OSError(errno.ENOSPC, "No space left on device")
-        save(self, filepath, **arguments)
+        write(path, how)
 
     with monkeypatch.context() as context:
-        context.setattr(keras.Model, "save", full)
+        context.setattr(run_folder, "write_atomically", full)
         with pytest.raises(OSError, match="No space left"):
-            run(tmp_path / "full", **options)
+            run(tmp_path / "full")
     kept = keras.saving.load_model(tmp_path / "full" / "student.keras")
     assert kept.predict(arrays()[0], verbose=0).shape == (COUNT, 2)
-    found = run(tmp_path / "full", **options)
+    found = run(tmp_path / "full")
     assert_same(snapshot(found.student), snapshot(whole.student))
     assert found.methods == whole.methods
 
@@ -368,6 +365,7 @@ def test_the_files_are_written_checked_and_reported(tmp_path, capsys):
     assert found.paths["int8"].stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_student_of_your_own(tmp_path, monkeypatch):
     def student():
         layers = [keras.layers.Dense(3, activation="relu"), keras.layers.Dense(2)]
