@@ -138,7 +138,7 @@ def compress(
     print(result.report)
     ```
     """
-    say = print_line if validate_flag("verbose", verbose) else no_line
+    say = _print_line if validate_flag("verbose", verbose) else _no_line
     validate_integer("epochs", epochs, at_least=1)
     validate_integer("seed", seed, at_least=0)
     validate_flag("compare", compare)
@@ -211,12 +211,12 @@ def compress(
     return CompressionResult(student, report, paths, methods)
 
 
-def print_line(line):
+def _print_line(line):
     """Print a line at once, also into a file."""
     print(line, flush=True)
 
 
-def no_line(line):
+def _no_line(line):
     """Print nothing."""
 
 
