@@ -27,7 +27,6 @@ from keras_ktan_tasks import digits, gtsrb, residual_network
 from keras_ktan_tasks.progress import EpochReport
 
 SHARE_OF_MACS = 1 / 20
-BATCH_SIZE = 64
 VALIDATION_SHARE = 0.2  # of the tracks
 QUICK_IMAGES = 300
 
@@ -42,6 +41,8 @@ class Task:
         teacher_rate: Learning rate of the teacher.
         student_rate: Learning rate of the student.
         divisor: What the student's widths are multiples of.
+        batch_size: Images in a batch.
+        epochs: Epochs of the teacher and of the student.
     """
 
     parts: tuple
@@ -49,6 +50,8 @@ class Task:
     teacher_rate: float
     student_rate: float
     divisor: int
+    batch_size: int
+    epochs: int
 
 
 def digits_task():
@@ -59,6 +62,8 @@ def digits_task():
         teacher_rate=4e-3,
         student_rate=1e-2,
         divisor=1,
+        batch_size=digits.BATCH_SIZE,
+        epochs=digits.EPOCHS,
     )
 
 
@@ -74,6 +79,8 @@ def traffic_sign_task(data_dir):
         student_rate=4e-3,
         # The twentieth of the products is less than a quarter of the channels.
         divisor=2,
+        batch_size=64,
+        epochs=30,
     )
 
 
@@ -87,9 +94,9 @@ def few(parts, count):
     )
 
 
-def make_optimizer(rate, images, epochs):
+def make_optimizer(rate, task, epochs):
     """Adam with cosine decay."""
-    steps = -(-images // BATCH_SIZE) * epochs
+    steps = -(-len(task.parts[0][1]) // task.batch_size) * epochs
     return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
 
 
@@ -111,13 +118,13 @@ def trained_teacher(task, epochs, folder):
     keras.utils.set_random_seed(1234)
     teacher = task.make_teacher()
     teacher.compile(
-        make_optimizer(task.teacher_rate, len(train[1]), epochs),
+        make_optimizer(task.teacher_rate, task, epochs),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
     teacher.fit(
         *train,
-        BATCH_SIZE,
+        task.batch_size,
         epochs,
         verbose=0,
         validation_data=validation,
@@ -145,8 +152,7 @@ def parse_arguments():
     parser.add_argument(
         "--epochs",
         type=whole_number(1),
-        default=30,
-        help="epochs of the teacher and of the student (default 30)",
+        help="epochs of the teacher and of the student (default 30; digits 40)",
     )
     parser.add_argument(
         "--compare",
@@ -185,7 +191,7 @@ def parse_arguments():
 def main():
     arguments = parse_arguments()
     task = digits_task() if arguments.digits else traffic_sign_task(arguments.data_dir)
-    epochs = 1 if arguments.quick else arguments.epochs
+    epochs = 1 if arguments.quick else arguments.epochs or task.epochs
     if arguments.quick:
         task.parts = few(task.parts, QUICK_IMAGES)
     train, validation, test = task.parts
@@ -198,8 +204,8 @@ def main():
         output=arguments.output / "student",
         epochs=epochs,
         slim={"divisor": task.divisor},
-        optimizer=make_optimizer(task.student_rate, len(train[1]), epochs),
-        batch_size=BATCH_SIZE,
+        optimizer=make_optimizer(task.student_rate, task, epochs),
+        batch_size=task.batch_size,
         formats=("litert", "int8"),
         export={"agreement": 0.0} if arguments.quick else None,
         test_data=test,
