@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -191,12 +192,13 @@ def compress(
     student.load_weights(folder.path / student_name("KTAN"))
     say("files")
     exported, errors = files.write(student, folder, say)
-    report = compression_report(
+    report = _measured(
         teacher,
         student,
         data=validation_data if test_data is None else test_data,
         files=list(exported.values()),
         latency=True,
+        stacklevel=3,
     )
     source = "validation_data" if test_data is None else "test_data"
     paths = _write_report(folder, report, methods, source, better_baseline(methods, training.mode))
@@ -240,8 +242,20 @@ def _look_before(training, folder, files, say):
     if folder.has_begun:
         return
     folder.require_room(bytes_needed(training, distiller, files))
-    start = compression_report(training.teacher, training.student, data=training.validation_data)
+    start = _measured(
+        training.teacher, training.student, data=training.validation_data, stacklevel=4
+    )
     say(f"before the training, on validation_data:\n{start}\n")
+
+
+def _measured(*models, stacklevel, **arguments):
+    """`compression_report`, whose warnings point to the line that calls `compress`."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"keras_ktan\.compress$")
+        report = compression_report(*models, **arguments)
+    for warning in report.warnings:
+        warnings.warn(warning, stacklevel=stacklevel)
+    return report
 
 
 def _write_report(folder, report, methods, source, better):

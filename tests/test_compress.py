@@ -414,6 +414,21 @@ def test_a_name_says_which_epoch_is_better(monitor, mode):
         training._mode_of("val_score")
 
 
+def test_a_wrongly_fed_teacher_is_told_before_the_training(tmp_path, monkeypatch):
+    def stop(*arguments, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(KTANDistiller, "fit", stop)
+    x, y = arrays(count=40, seed=1)
+    with (
+        pytest.warns(UserWarning, match="The teacher answers") as caught,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        run(tmp_path, validation_data=(x, 1 - y))
+    files = [warning.filename for warning in caught if "The teacher" in str(warning.message)]
+    assert files == [__file__]
+
+
 def test_paths_are_where_the_result_says(tmp_path):
     found = run(tmp_path, epochs=1)
     assert all(isinstance(path, pathlib.Path) and path.exists() for path in found.paths.values())
