@@ -84,6 +84,7 @@ def no_training(monkeypatch):
     monkeypatch.setattr(KTANDistiller, "fit", lambda *_, **__: pytest.fail("a training began"))
 
 
+@pytest.mark.slow
 def test_its_steps_written_out_give_the_same_student(tmp_path):
     by_target = {"target": {"macs": 0.6}, "slim": {"divisor": 1}}
     found = run(tmp_path / "run", convolutional=True, **by_target)
@@ -139,6 +140,7 @@ def test_the_best_epoch_is_kept_and_the_report_is_on_the_test_data(tmp_path):
     assert f"| KTAN | 1 of 2 | {losses[0]:.4f} |" in text
 
 
+@pytest.mark.slow
 def test_methods_are_compared_from_the_same_weights_on_the_same_batches(tmp_path):
     found = run(
         tmp_path, convolutional=True, compare=True, epochs=1, optimizer=keras.optimizers.SGD(0.0)
@@ -284,6 +286,7 @@ def test_a_disk_without_room_is_said_before_the_training(tmp_path, no_training, 
     assert caught.value.errno == errno.ENOSPC
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_later_loses_nothing(tmp_path, monkeypatch):
     whole = run(tmp_path / "whole")
     write, calls = run_folder.write_atomically, []
@@ -327,6 +330,7 @@ def test_a_data_set_that_ends_early_is_an_error_that_keeps_the_student(which, tm
     assert keras.saving.load_model(tmp_path / "student.keras").name == "slim_teacher"
 
 
+@pytest.mark.slow
 def test_an_export_that_fails_keeps_the_student_and_the_report(tmp_path, monkeypatch):
     def fail(student, path, **arguments):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))

@@ -87,6 +87,7 @@ def from_numpy():
     return weights_after_training(numpy_arrays)
 
 
+@pytest.mark.slow
 @pytest.mark.promise(7)
 @pytest.mark.parametrize(
     "source",

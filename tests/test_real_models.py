@@ -91,6 +91,7 @@ def test_the_map_of_a_small_network(name):
     check_with_head(name, *SMALL[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

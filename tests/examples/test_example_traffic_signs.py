@@ -26,6 +26,7 @@ def made_up_signs(split, data_dir):
     return images, labels, np.tile(np.arange(3), 8)
 
 
+@pytest.mark.slow
 def test_each_task_allows_a_twentieth_of_the_products(example, monkeypatch):
     monkeypatch.setattr(example.gtsrb, "load_gtsrb", made_up_signs)
     for task in (example.digits_task(), example.traffic_sign_task(None)):
