@@ -76,7 +76,7 @@ def test_rescaling_stands_before_the_student_and_a_softmax_after_it(kind, tmp_pa
     assert student.layers[0].name == "image" and student.layers[-1].name == "logits"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_weights_of_fewer_bits_make_smaller_files_that_still_agree(tmp_path):
     needs("litert")
     student, data = classifier(64), photos()
