@@ -93,7 +93,7 @@ def test_the_whole_story(digits, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "student" / "saved_model.pb").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_methods_start_from_the_same_weights_and_batches(digits):
     import keras
     from common import four_methods
