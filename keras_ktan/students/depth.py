@@ -82,43 +82,37 @@ def _shortened(model, config, prefix, patterns, known, matched):
 
 
 def _inputs(entry):
-    """Names of the layers whose outputs an entry takes, with the whole references."""
+    """References to the tensors that an entry takes."""
     found = []
     for node in entry["inbound_nodes"]:
         arguments = parse_arguments(node, ())
-        found += [leaf for leaf in _leaves(arguments) if isinstance(leaf, TensorReference)]
+        found += [
+            leaf for leaf in keras.tree.flatten(arguments) if isinstance(leaf, TensorReference)
+        ]
     return found
 
 
-def _leaves(value):
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for inner in value:
-            yield from _leaves(inner)
-    else:
-        yield value
+def _needed(config, names):
+    """Names of some layers and of all whose outputs they are computed from."""
+    entries = {entry_name(entry): entry for entry in config["layers"]}
+    needed, waiting = set(), list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting += [reference.key[0] for reference in _inputs(entries[name])]
+    return needed
 
 
 def _shortcut(config, entry, path):
     """The history of the tensor that a block was given, which its branch computes from."""
-    entries = {entry_name(other): other for other in config["layers"]}
-
-    def ancestors(name):
-        seen, waiting = set(), [name]
-        while waiting:
-            for reference in _inputs(entries[waiting.pop()]):
-                if reference.key[0] not in seen:
-                    seen.add(reference.key[0])
-                    waiting.append(reference.key[0])
-        return seen
-
     inputs = _inputs(entry)
     handed_on = [
         reference
         for reference in inputs
         if all(
-            other is reference or reference.key[0] in ancestors(other.key[0]) for other in inputs
+            other is reference or reference.key[0] in _needed(config, [other.key[0]])
+            for other in inputs
         )
     ]
     if len(entry["inbound_nodes"]) != 1 or len(inputs) < 2 or len(handed_on) != 1:
@@ -152,14 +146,8 @@ def _redirected(config, instead):
     for entry in config["layers"]:
         visit(entry["inbound_nodes"])
     config["output_layers"] = _mapped(config["output_layers"], resolve)
-    entries = {entry_name(entry): entry for entry in config["layers"]}
-    used, waiting = set(), [history[0] for history in _histories(config["output_layers"])]
-    waiting += [history[0] for history in _histories(config["input_layers"])]
-    while waiting:
-        name = waiting.pop()
-        if name not in used:
-            used.add(name)
-            waiting += [reference.key[0] for reference in _inputs(entries[name])]
+    ends = [*_histories(config["output_layers"]), *_histories(config["input_layers"])]
+    used = _needed(config, [history[0] for history in ends])
     config["layers"] = [entry for entry in config["layers"] if entry_name(entry) in used]
     return config
 
