@@ -4,6 +4,7 @@ import functools
 
 from keras_ktan.cache.key import views_digest
 from keras_ktan.introspection.model_digest import config_digest, weights_digest
+from keras_ktan.utils.messages import shortened
 
 
 class CacheContents:
@@ -85,7 +86,7 @@ class CacheContents:
         unlike = [part for part in expected if found.get(part) != expected[part]]
         if unlike:
             details = "; ".join(
-                f"{part}: {_shortened(found.get(part))} there, {_shortened(expected[part])} here"
+                f"{part}: {shortened(found.get(part))} there, {shortened(expected[part])} here"
                 for part in unlike
             )
             raise ValueError(
@@ -143,8 +144,3 @@ class CacheContents:
                 "`fill` again."
             )
         return opened
-
-
-def _shortened(value):
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -9,6 +9,7 @@ from keras_ktan.callbacks.backup_files import BackupFiles
 from keras_ktan.callbacks.data_order import why_order_is_lost
 from keras_ktan.callbacks.training_state import TrainingState
 from keras_ktan.introspection.model_digest import teacher_digest
+from keras_ktan.utils.messages import shortened
 from keras_ktan.utils.numbers import validate_integer
 
 
@@ -159,8 +160,8 @@ class ResumableBackup(keras.callbacks.Callback):
         unlike = [name for name in here if found["training"].get(name) != here[name]]
         if unlike:
             details = "; ".join(
-                f"{name}: {_shortened(found['training'].get(name))} there, "
-                f"{_shortened(here[name])} here"
+                f"{name}: {shortened(found['training'].get(name))} there, "
+                f"{shortened(here[name])} here"
                 for name in unlike
             )
             raise ValueError(
@@ -290,8 +291,3 @@ class ResumableBackup(keras.callbacks.Callback):
         if self._step_function is not None:
             self._model.train_function = self._step_function
             self._step_function = None
-
-
-def _shortened(value):
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

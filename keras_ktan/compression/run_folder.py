@@ -7,6 +7,7 @@ import shutil
 import tempfile
 
 from keras_ktan.utils.atomic_file import remove_unfinished, write_atomically
+from keras_ktan.utils.messages import shortened
 
 _FORMAT = 1
 _STATE = "state.json"
@@ -83,7 +84,7 @@ class RunFolder:
                 entry.unlink()
             return None
         details = "; ".join(
-            f"{name}: {_shortened(recorded.get(name))} there, {_shortened(settings.get(name))} here"
+            f"{name}: {shortened(recorded.get(name))} there, {shortened(settings.get(name))} here"
             for name in unlike
         )
         raise ValueError(
@@ -192,8 +193,3 @@ class RunFolder:
         """
         self._state["files"][format] = {"name": name, "options": options, "result": result}
         self._write()
-
-
-def _shortened(value):
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
