@@ -92,13 +92,7 @@ def test_the_map_of_a_small_network(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("MobileNet", "MobileNetV2")),
-        "MobileNetV3Small",
-    ],
-)
+@pytest.mark.parametrize("name", ["MobileNet", "MobileNetV2", "MobileNetV3Small"])
 def test_the_map_of_a_small_backbone(name):
     check_backbone(name, *SMALL[name], size=(None, 224, 224, 3))
 
