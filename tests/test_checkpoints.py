@@ -18,6 +18,7 @@ def make_distiller(teacher_seed=1, filters=24, **arguments):
         "loss": loss_from_logits(),
         "metrics": ["accuracy"],
         "run_eagerly": True,
+        "adversarial_loss_weight": 0.02,
         **arguments,
     }
     distiller.compile(**arguments)

@@ -164,7 +164,7 @@ def test_levels_have_layers_of_their_own_or_share_them(shared):
         FeaturePair(f"pyramid:{level}", f"pyramid:{level}", **(one if shared else given()))
         for level in ("P3", "P4")
     ]
-    distiller = make_distiller(pairs)
+    distiller = make_distiller(pairs, feature_loss="cosine", adversarial_loss_weight=0.02)
     count = 1 if shared else 2
     assert len(distiller.teacher_to_student_layers) == len(distiller.discriminators) == count
     images, labels = batch()

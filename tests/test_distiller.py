@@ -42,6 +42,7 @@ def make_distiller(dtype=None, pairs=None, **compile_arguments):
             "loss": loss_from_logits(),
             "metrics": ["accuracy"],
             "run_eagerly": True,  # a few steps: building a graph would take longer
+            "adversarial_loss_weight": 0.02,
             **compile_arguments,
         }
     )
@@ -260,7 +261,7 @@ def test_a_teacher_of_any_kind_can_be_tapped(kind):
     teacher, teacher_path = kind(12)
     student, student_path = functional(4)
     distiller = KTANDistiller(teacher, student, FeaturePair(teacher_path, student_path))
-    distiller.compile(loss=loss_from_logits())
+    distiller.compile(loss=loss_from_logits(), adversarial_loss_weight=0.02)
     before = snapshot(teacher)
     logs = train(distiller, steps=1)
     assert_same(before, snapshot(teacher))
@@ -332,7 +333,10 @@ def test_every_way_to_run_gives_the_same_weights(switches, double_precision):
             FeaturePair("features", "features", discriminator=FeatureDiscriminator(noise_stddev=0)),
         )
         distiller.compile(
-            optimizer=keras.optimizers.SGD(0.05), loss=loss_from_logits(), **arguments
+            optimizer=keras.optimizers.SGD(0.05),
+            loss=loss_from_logits(),
+            adversarial_loss_weight=0.02,
+            **arguments,
         )
         distiller.fit(images, labels, batch_size=8, shuffle=False, verbose=0)
         return snapshot(distiller.student, *distiller.teacher_to_student_layers)
@@ -584,7 +588,7 @@ def test_feature_transfer_between_models_of_unlike_classes():
     logits = keras.layers.Dense(9)(base.get_layer("pool").output)
     distiller = KTANDistiller(keras.Model(base.inputs, logits), image_model(4, "student"))
     with pytest.raises(ValueError, match="scores 9 classes and the student 5"):
-        distiller.compile(loss=loss_from_logits())
+        distiller.compile(loss=loss_from_logits(), adversarial_loss_weight=0.02)
     distiller.compile(loss=loss_from_logits(), logits_loss_weight=0.0)
     logs = train(distiller, steps=1)
     assert "logits_loss" not in logs and logs["feature_loss"] > 0

@@ -2,7 +2,10 @@
 
 from keras_ktan.layers.running_variance import RunningVariance
 
-_WEIGHTS = {"logits": 1.0, "feature": 1.0, "adversarial": 0.02}
+_WEIGHTS = {"logits": 1.0, "feature": 1.0, "adversarial": 0.0}
+# Its values are small: a mean square of differences between maps of mean square 1.
+_FEATURE_WEIGHTS = {"normalized_mse": 3.0}
+_ADVERSARYS = {"adversarial_loss": "bce", "discriminator_optimizer": None}
 
 
 def settle_weights(arguments, pairing):
@@ -17,9 +20,26 @@ def settle_weights(arguments, pairing):
         "feature": bool(pairing.pairs),
         "adversarial": bool(pairing.pairs),
     }
-    for term, default in _WEIGHTS.items():
+    _validate_adversary(arguments)
+    feature_loss = arguments["feature_loss"]
+    known = isinstance(feature_loss, str)
+    feature = _FEATURE_WEIGHTS.get(feature_loss, 1.0) if known else 1.0
+    for term, default in (_WEIGHTS | {"feature": feature}).items():
         if arguments[f"{term}_loss_weight"] is None:
             arguments[f"{term}_loss_weight"] = default if allowed[term] else 0.0
+
+
+def _validate_adversary(arguments):
+    """What belongs to the adversary alone is not taken without it."""
+    if arguments["adversarial_loss_weight"] is not None:
+        return
+    given = [name for name, default in _ADVERSARYS.items() if arguments[name] != default]
+    if given:
+        raise ValueError(
+            f"Received {', '.join(given)} without adversarial_loss_weight, which is 0 by default. "
+            "Expected a weight beside it, or neither. Pass `adversarial_loss_weight=0.02`, for "
+            f"example, or leave {' and '.join(given)} out."
+        )
 
 
 def connect_variances(outputs, known):

@@ -43,6 +43,7 @@ def make_distiller(batch_norm=False, divergence_guard=True, **compiled):
             "optimizer": keras.optimizers.Adam(1e-2),
             "loss": loss_from_logits(),
             "jit_compile": False,
+            "adversarial_loss_weight": 0.02,
             **compiled,
         }
     )
@@ -353,7 +354,7 @@ def test_nan_in_the_data_of_a_compiled_step_on_a_cpu(monkeypatch):
     distiller = KTANDistiller(
         image_model(6, "teacher", batch_norm=False), image_model(3, "student", batch_norm=False)
     )
-    distiller.compile("adam", loss_from_logits(), jit_compile=False)
+    distiller.compile("adam", loss_from_logits(), jit_compile=False, adversarial_loss_weight=0.02)
     images, labels = image_data(12)
     images[4:8] = np.nan
     before = snapshot(distiller.student)

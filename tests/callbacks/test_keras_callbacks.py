@@ -11,10 +11,16 @@ IMAGES, LABELS = image_data(24)
 VALIDATION = image_data(12, seed=1)
 
 
-def make_distiller(rate=0.05):
+def make_distiller(rate=0.05, **compiled):
     keras.utils.set_random_seed(3)
     distiller = KTANDistiller(image_model(12, "teacher", seed=1), image_model(4, "student", seed=2))
-    distiller.compile(keras.optimizers.SGD(rate), loss_from_logits(), metrics=["accuracy"])
+    distiller.compile(
+        keras.optimizers.SGD(rate),
+        loss_from_logits(),
+        metrics=["accuracy"],
+        adversarial_loss_weight=0.02,
+        **compiled,
+    )
     return distiller
 
 
@@ -37,7 +43,7 @@ class Students(keras.callbacks.Callback):
 
 def test_early_stopping_brings_the_best_student_back():
     # A rate of 3 makes the student worse than it was.
-    distiller, students = make_distiller(rate=3.0), Students()
+    distiller, students = make_distiller(rate=3.0, feature_loss="cosine"), Students()
     stopping = keras.callbacks.EarlyStopping(
         "val_loss", patience=2, restore_best_weights=True, start_from_epoch=0
     )

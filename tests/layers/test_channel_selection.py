@@ -146,7 +146,8 @@ def test_by_default_a_selection_teaches_and_nothing_of_t2s_is_trained():
     before = all_values(distiller.student)
     logs = distiller.train_on_batch(images, labels, return_dict=True)
     assert "t2s_loss" not in logs
-    # The feature loss by hand: cosine per position between the chosen and the student's channels.
+    # The feature loss by hand: the chosen and the student's channels, each example brought to mean
+    # square 1.
     tap = keras.Model(distiller.teacher.inputs, distiller.teacher.get_layer("features").output)
     target = to_numpy(tap(images, training=False))[..., [2, 3, 7, 11]]
     student = image_model(4, "student", seed=2)
@@ -155,16 +156,16 @@ def test_by_default_a_selection_teaches_and_nothing_of_t2s_is_trained():
     features = to_numpy(tap(images, training=True))
 
     def unit(maps):
-        return maps / np.sqrt(np.maximum(np.sum(maps**2, -1, keepdims=True), 1e-6))
+        return maps / np.sqrt(np.mean(maps**2, (1, 2, 3), keepdims=True))
 
-    expected = np.mean(1.0 - np.sum(unit(target) * unit(features), -1))
+    expected = np.mean((unit(target) - unit(features)) ** 2)
     np.testing.assert_allclose(float(logs["feature_loss"]), expected, rtol=1e-4)
 
 
 @pytest.mark.promise(9)
 def test_a_loaded_distiller_selects_the_same_channels(tmp_path):
     distiller = make_distiller()
-    distiller.compile(keras.optimizers.SGD(0.1), loss_from_logits())
+    distiller.compile(keras.optimizers.SGD(0.1), loss_from_logits(), adversarial_loss_weight=0.02)
     distiller.save(tmp_path / "distiller.keras")
     loaded = keras.saving.load_model(tmp_path / "distiller.keras")
     (t2s,) = loaded.teacher_to_student_layers
@@ -178,7 +179,9 @@ def test_of_two_pairs_one_may_select_and_one_learn():
         learned = TeacherToStudent("student_head")
         learning = FeaturePair("stem_out", "stem_out", teacher_to_student=learned)
         distiller = make_distiller(feature_pairs=[*pairs, learning])
-        distiller.compile(keras.optimizers.SGD(0.1), loss_from_logits())
+        distiller.compile(
+            keras.optimizers.SGD(0.1), loss_from_logits(), adversarial_loss_weight=0.02
+        )
         learned.set_weights([np.full((12, 4), 0.1, "float32"), np.zeros(4, "float32")])
         assert len(distiller.t2s_variables) == 2
         return float(distiller.train_on_batch(*image_data(16), return_dict=True)["t2s_loss"])

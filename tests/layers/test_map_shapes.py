@@ -138,7 +138,7 @@ def test_the_feature_loss_is_that_of_the_maps_as_they_meet(name):
     target = as_teacher(to_numpy(teacher_map))[..., channels]
     expected = np.mean(np.square(target - as_student(to_numpy(student_map))))
     distiller = KTANDistiller(teacher, student, pair)
-    distiller.compile("adam", loss_from_logits(), feature_loss="mse")
+    distiller.compile("adam", loss_from_logits(), feature_loss="mse", adversarial_loss_weight=0.02)
     logs = distiller.train_on_batch(images, np.arange(4), return_dict=True)
     np.testing.assert_allclose(logs["feature_loss"], expected, rtol=1e-4)
     assert 0 < logs["discriminator_accuracy"] < 1
@@ -154,7 +154,12 @@ def test_a_learned_t2s_of_a_folded_student(objective):
             KTANDistiller(*models, pair)
         return
     distiller = KTANDistiller(*models, pair)
-    distiller.compile("adam", loss_from_logits(), t2s_optimizer=keras.optimizers.Adam(0.05))
+    distiller.compile(
+        "adam",
+        loss_from_logits(),
+        t2s_optimizer=keras.optimizers.Adam(0.05),
+        adversarial_loss_weight=0.02,
+    )
     data = random_array(8, 8, 8, 1), np.arange(8) % CLASSES
     losses = [distiller.train_on_batch(*data, return_dict=True)["t2s_loss"] for _ in range(8)]
     assert losses[-1] < losses[0]

@@ -22,7 +22,7 @@ def make_distiller(adversarial_loss="bce", **weights):
         loss=loss_from_logits(),
         adversarial_loss=adversarial_loss,
         run_eagerly=True,
-        **weights,
+        **{"adversarial_loss_weight": 0.02, **weights},
     )
     return distiller, pair
 
@@ -134,6 +134,6 @@ def test_maps_that_cannot_be_drawn_are_refused():
         feature_map_panels(distiller, images, pair=1)
     vectors = FeaturePair("pool", "pool")
     distiller = KTANDistiller(image_model(6, "teacher"), image_model(2, "student"), vectors)
-    distiller.compile("sgd", loss=loss_from_logits())
+    distiller.compile("sgd", loss=loss_from_logits(), adversarial_loss_weight=0.02)
     with pytest.raises(ValueError, match="Expected rank 4"):
         feature_map_panels(distiller, images)

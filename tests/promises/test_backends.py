@@ -134,7 +134,11 @@ def counting_distiller(monkeypatch):
     )
     # A metric makes its variables when it first sees data, and so would throw away a trace.
     distiller.compile(
-        "sgd", loss=loss_from_logits(), metrics=["accuracy"], feature_loss_weight=ramp
+        "sgd",
+        loss=loss_from_logits(),
+        metrics=["accuracy"],
+        feature_loss_weight=ramp,
+        adversarial_loss_weight=0.02,
     )
     traces = []
     original = type(distiller.objectives).student_forward
@@ -172,7 +176,7 @@ def test_no_teacher_weight_is_a_constant_of_the_compiled_program():
         return keras.Model(inputs, keras.layers.Dense(5)(hidden), name=name)
 
     distiller = KTANDistiller(model(5000, "teacher"), model(5, "student"))
-    distiller.compile("sgd", loss=loss_from_logits())
+    distiller.compile("sgd", loss=loss_from_logits(), adversarial_loss_weight=0.02)
     images, labels = image_data(4, size=4)
     state = tuple(
         [variable.value for variable in variables]

@@ -143,7 +143,7 @@ def two_pairs(**shared):
 def one_optimizer(*networks):
     optimizer = keras.optimizers.Adam()
     learned = distiller(feature_pairs=learned_pair())
-    compiled(learned, **dict.fromkeys(networks, optimizer))
+    compiled(learned, adversarial_loss_weight=0.02, **dict.fromkeys(networks, optimizer))
 
 
 def judged_before(*condition):
@@ -432,6 +432,7 @@ MISUSES = {
                 ),
             ),
             loss="mse",
+            adversarial_loss_weight=0.02,
         ),
         (
             "conditional=True for models without paired class outputs",
@@ -497,8 +498,18 @@ MISUSES = {
         lambda: compiled(feature_loss=["cosine"]),
         ("feature_loss=['cosine']", "Expected one of", "Write `feature_loss='cosine'`"),
     ),
+    "what belongs to the adversary without its weight": (
+        lambda: compiled(
+            adversarial_loss="hinge", discriminator_optimizer=keras.optimizers.Adam(1e-4)
+        ),
+        (
+            "adversarial_loss, discriminator_optimizer without adversarial_loss_weight, which is 0",
+            "Expected a weight beside it",
+            "Pass `adversarial_loss_weight=0.02`",
+        ),
+    ),
     "an unknown adversarial loss": (
-        lambda: compiled(adversarial_loss="wasserstein"),
+        lambda: compiled(adversarial_loss="wasserstein", adversarial_loss_weight=0.02),
         ("adversarial_loss='wasserstein'", "['bce', 'hinge', 'least_squares']", "Write"),
     ),
     "no loss anywhere": (

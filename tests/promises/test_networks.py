@@ -37,6 +37,9 @@ def make_distiller(discriminator=None, dropout=0.0, regularizer=None, **argument
         "t2s_optimizer": SGD(0.0),
         "discriminator_optimizer": SGD(0.0),
         "loss": loss_from_logits(),
+        "feature_loss": "cosine",
+        "feature_loss_weight": 1.0,
+        "adversarial_loss_weight": 0.02,
         **arguments,
     }
     distiller.compile(**compile_arguments)

@@ -153,11 +153,12 @@ def test_the_explicit_step_equals_the_oracle(objective, double_precision):
         discriminator_optimizer=keras.optimizers.SGD(RATES["discriminator"]),
         loss=loss_from_logits(),
         logits_loss_weight=0.7,
+        feature_loss="cosine",
         feature_loss_weight=2.0,
         adversarial_loss_weight=0.5,
     )
     # Compiling settles the discriminator's condition, and makes its weights.
-    networks.compile(loss=loss_from_logits())
+    networks.compile(loss=loss_from_logits(), adversarial_loss_weight=0.02)
     (one,), (other,) = explicit.discriminators, networks.discriminators
     other.set_weights(one.get_weights())
     oracle = Oracle(networks, objective)

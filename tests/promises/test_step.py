@@ -61,7 +61,9 @@ def test_one_forward_pass_of_each_model_in_a_step(weights, teacher_passes):
     teacher, teacher_counter = counted_model(12, "teacher")
     student, student_counter = counted_model(4, "student")
     distiller = KTANDistiller(teacher, student)
-    distiller.compile(loss=loss_from_logits(), run_eagerly=True, **weights)
+    distiller.compile(
+        loss=loss_from_logits(), run_eagerly=True, **{"adversarial_loss_weight": 0.02, **weights}
+    )
     images, labels = image_data(8)
     distiller.train_on_batch(images, labels)  # some backends build the logs by a first look
     teacher_counter.flags.clear()
@@ -80,7 +82,7 @@ def test_batch_normalisation_moves_once_in_a_step():
     before = keras.Model(student.inputs, student.get_layer("norm").input)(images)
     batch_mean = np.mean(keras.ops.convert_to_numpy(before), axis=(0, 1, 2))
     distiller = KTANDistiller(teacher, student)
-    distiller.compile(loss=loss_from_logits())
+    distiller.compile(loss=loss_from_logits(), adversarial_loss_weight=0.02)
     distiller.train_on_batch(images, labels)
     # From 0 with momentum 0.9: one move gives 0.1 of the batch's mean, two would give 0.19.
     np.testing.assert_allclose(
@@ -96,7 +98,11 @@ def make_distiller(**arguments):
         4, "student", dropout=0.2, regularizer=keras.regularizers.L2(1e-2), seed=2
     )
     distiller = KTANDistiller(teacher, student, learned_pair())
-    distiller.compile(loss=loss_from_logits(), metrics=["accuracy"], **arguments)
+    distiller.compile(
+        loss=loss_from_logits(),
+        metrics=["accuracy"],
+        **{"adversarial_loss_weight": 0.02, **arguments},
+    )
     return distiller
 
 
@@ -171,7 +177,7 @@ def test_the_teacher_is_bit_identical_and_its_flags_are_the_callers(teacher_trai
     teacher.get_layer("stem").trainable = False
     flags = {layer.name: layer.trainable for layer in teacher.layers}
     distiller = KTANDistiller(teacher, image_model(4, "student", seed=2))
-    distiller.compile(loss=loss_from_logits())
+    distiller.compile(loss=loss_from_logits(), adversarial_loss_weight=0.02)
     images, labels = image_data()
     before = snapshot(teacher)
     student_before = snapshot(distiller.student)
@@ -192,7 +198,7 @@ def test_no_teacher_variable_is_trainable_or_has_a_slot_whatever_is_toggled():
         assert teacher.trainable and all(layer.trainable for layer in teacher.layers)
     teacher.trainable = True
     assert not teachers & {id(v) for v in distiller.trainable_variables}
-    distiller.compile(optimizer="adam", loss=loss_from_logits())
+    distiller.compile(optimizer="adam", loss=loss_from_logits(), adversarial_loss_weight=0.02)
     # 37 filters make shapes that no student, T2S or discriminator weight has.
     shapes = [tuple(variable.shape) for variable in distiller.optimizer.variables]
     assert (3, 3, 4, 4) in shapes
@@ -213,7 +219,7 @@ def test_the_teacher_runs_in_inference_mode_during_training():
     teacher_logits = teacher.predict(images, verbose=0).astype("float64")
     student_logits = student.predict(images, verbose=0).astype("float64")
     distiller = KTANDistiller(teacher, student, temperature=2.0)
-    distiller.compile(loss=loss_from_logits())
+    distiller.compile(loss=loss_from_logits(), adversarial_loss_weight=0.02)
     logs = distiller.train_on_batch(images, labels, return_dict=True)
 
     def log_softmax(values):

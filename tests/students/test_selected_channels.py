@@ -102,7 +102,7 @@ def test_the_selection_is_saved_with_the_distiller(tmp_path):
     teacher = make_teacher()
     student = slim_student(teacher, width=0.5, importance="random", seed=3)
     distiller = KTANDistiller(teacher, student)
-    distiller.compile(keras.optimizers.SGD(0.1), LOSS)
+    distiller.compile(keras.optimizers.SGD(0.1), LOSS, adversarial_loss_weight=0.02)
     distiller.train_on_batch(*DATA)
     distiller.save(tmp_path / "distiller.keras")
     loaded = keras.saving.load_model(tmp_path / "distiller.keras")

@@ -101,7 +101,9 @@ def test_no_step_can_see_a_weight_that_has_moved_already(tmp_path, objective):
             "features", "features", teacher_to_student=TeacherToStudent(objective=objective)
         ),
     )
-    distiller.compile("sgd", loss=loss_from_logits(), jit_compile=False)
+    distiller.compile(
+        "sgd", loss=loss_from_logits(), jit_compile=False, adversarial_loss_weight=0.02
+    )
     graphs = optimised_graphs(tmp_path, lambda: distiller.train_on_batch(*image_data(8)))
     results = [unordered(graph.node) for graph in graphs]
     moved = len(distiller.trainable_variables)

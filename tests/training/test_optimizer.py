@@ -14,7 +14,12 @@ def make_distiller(optimizer, **arguments):
     # A T2S that learns: by default it selects, and has no optimizer.
     models = image_model(8, "teacher"), image_model(3, "student", seed=2)
     distiller = KTANDistiller(*models, learned_pair())
-    distiller.compile(optimizer, loss_from_logits(), run_eagerly=True, **arguments)
+    distiller.compile(
+        optimizer,
+        loss_from_logits(),
+        run_eagerly=True,
+        **{"adversarial_loss_weight": 0.02, **arguments},
+    )
     return distiller
 
 
@@ -106,14 +111,14 @@ def test_weights_unfrozen_or_frozen_after_compile_ask_for_another_compile(change
     frozen = {"unfreeze one": ["stem"], "unfreeze all": ["stem", "norm", "features"], "freeze": []}
     for name in frozen[change]:
         student.get_layer(name).trainable = False
-    distiller.compile("sgd", loss_from_logits(), run_eagerly=True)
+    distiller.compile("sgd", loss_from_logits(), run_eagerly=True, adversarial_loss_weight=0.02)
     for name in frozen[change] or ["stem"]:
         student.get_layer(name).trainable = change != "freeze"
     before = all_values(distiller.student)
     with pytest.raises(ValueError, match="changed since `compile`.*Call `compile` again"):
         getattr(distiller, call)(*image_data(8))
     assert_same(before, all_values(distiller.student))
-    distiller.compile("sgd", loss_from_logits(), run_eagerly=True)
+    distiller.compile("sgd", loss_from_logits(), run_eagerly=True, adversarial_loss_weight=0.02)
     getattr(distiller, call)(*image_data(8))
     moves = not np.array_equal(before[0], to_numpy(student.get_layer("stem").kernel))
     assert moves == (change != "freeze")
