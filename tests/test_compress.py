@@ -170,8 +170,9 @@ def stop_after(monkeypatch, epochs):
     return seen
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize(
+    "epochs", [pytest.param(1, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_goes_on_where_it_stood(epochs, tmp_path, monkeypatch):
     whole = run(tmp_path / "whole", compare=True)
     seen = stop_after(monkeypatch, epochs)
@@ -352,11 +353,12 @@ def test_an_export_that_fails_keeps_the_student_and_the_report(tmp_path, monkeyp
 def test_the_files_are_written_checked_and_reported(tmp_path, capsys):
     for package in ("ai_edge_litert", "tensorflow"):
         pytest.importorskip(package, reason="extra: export")
-    options = {"formats": ("tf_saved_model", "int8"), "epochs": 1, "verbose": True}
+    options = {"epochs": 1, "verbose": True}
     # An export that agrees with the student to the bit: no int8 does.
     with pytest.raises(ExportMismatchError, match="student_int8.tflite.failed"):
-        run(tmp_path, export={"tolerance": 0.0}, **options)
-    found = run(tmp_path, export={"agreement": 0.5}, **options)
+        run(tmp_path, formats=("int8",), export={"tolerance": 0.0}, **options)
+    options["export"] = {"agreement": 0.5}
+    found = run(tmp_path, formats=("tf_saved_model", "int8"), **options)
     assert "KTAN: trained already" in capsys.readouterr().out
     assert (found.paths["tf_saved_model"] / "saved_model.pb").exists()
     assert found.paths["int8"].name == "student_int8.tflite"
@@ -365,7 +367,7 @@ def test_the_files_are_written_checked_and_reported(tmp_path, capsys):
     qualities = found.report.qualities
     assert qualities["saved_model/"].accuracy == qualities["student"].accuracy
     before = found.paths["int8"].stat().st_mtime_ns
-    run(tmp_path, export={"agreement": 0.5}, **options)
+    run(tmp_path, formats=("int8",), **options)
     assert found.paths["int8"].stat().st_mtime_ns == before
 
 
