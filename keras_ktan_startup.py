@@ -46,7 +46,16 @@ def main():
     Returns:
         The exit code.
     """
-    import_keras()
+    try:
+        import_keras()
+    except ImportError as error:
+        text = " ".join(str(error).split())
+        print(
+            f"keras-ktan: error: Keras cannot be imported ({text}). It needs TensorFlow, JAX or "
+            'PyTorch. Run `pip install "keras-ktan[tensorflow]"`, for example.',
+            file=sys.stderr,
+        )
+        return 1
     from keras_ktan import cli
 
     return cli.main()

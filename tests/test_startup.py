@@ -60,6 +60,22 @@ def test_who_asks_for_the_lines_sees_them(tmp_path):
     assert ended.stderr == f"{LOG_LINES}our first line"
 
 
+def test_a_missing_backend_is_one_line(tmp_path):
+    (tmp_path / "keras.py").write_text("import no_such_backend")
+    command = "import sys, keras_ktan_startup as s; sys.exit(s.main())"
+    ended = subprocess.run(
+        [sys.executable, "-c", command],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert "No module named 'no_such_backend'" in line
+    assert 'Run `pip install "keras-ktan[tensorflow]"`' in line
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the lines are TensorFlow's")
 def test_the_command_begins_with_its_own_line(tmp_path):
