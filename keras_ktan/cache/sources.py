@@ -134,7 +134,7 @@ def _grouped(data, teacher):
 def _unpacked(element, teacher):
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(element)
     names = input_names(teacher) or ()
-    labels = {"label", "labels"} & set(x if isinstance(x, dict) else ())
+    labels = {"label", "labels", "objects"} & set(x if isinstance(x, dict) else ())
     if key_of(x) is not None:
         raise ValueError(
             "Received what `TeacherCache.dataset` made as the images of a cache. Expected the "
