@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_ktan.compression.compression_result import CompressionResult
-from keras_ktan.compression.method_table import better_baseline, method_table
+from keras_ktan.compression.method_table import better_baseline, method_table, method_title
 from keras_ktan.compression.models import loss_and_metrics, validate_built, validate_target
 from keras_ktan.compression.run_folder import RunFolder
 from keras_ktan.compression.settings import described, described_data, described_models
@@ -28,6 +28,7 @@ from keras_ktan.compression.training_data import (
     inputs_of,
 )
 from keras_ktan.report import compression_report
+from keras_ktan.report.table import as_text
 from keras_ktan.students import slim_student
 from keras_ktan.utils.numbers import validate_choice, validate_flag, validate_integer
 
@@ -139,7 +140,9 @@ def compress(
     print(result.report)
     ```
     """
-    say = _print_line if validate_flag("verbose", verbose) else _no_line
+    # Keras's 0 and 1, too.
+    verbose = validate_flag("verbose", bool(verbose) if verbose in (0, 1) else verbose)
+    say = _print_line if verbose else _no_line
     validate_integer("epochs", epochs, at_least=1)
     validate_integer("seed", seed, at_least=0)
     validate_flag("compare", compare)
@@ -168,7 +171,8 @@ def compress(
     folder = RunFolder(output, settings)
 
     if student is None:
-        student = slim_student(teacher, target=target, **{"seed": seed, **(slim or {})})
+        given = {"seed": seed, "verbose": verbose, **(slim or {})}
+        student = slim_student(teacher, target=target, **given)
     files.validate(student, folder.path)
     save_start(student, folder)
     training = Training(
@@ -202,7 +206,7 @@ def compress(
     )
     source = "validation_data" if test_data is None else "test_data"
     paths = _write_report(folder, report, methods, source, better_baseline(methods, training.mode))
-    say(f"{report}\n\n{method_table(methods)}\n\nEverything is in {folder.path}")
+    say(f"{report}\n\n{method_table(methods, markdown=False)}\n\nEverything is in {folder.path}")
     if errors:
         _raise_first(errors, folder.path)
     paths = {
@@ -239,13 +243,16 @@ def _look_before(training, folder, files, say):
     """What can be known before the training: the metrics, the room, and how good both are."""
     distiller = training.distiller("KTAN")
     training.settle_monitor(distiller)
+    if hasattr(training.batches, "prepare_for"):
+        training.batches.prepare_for(distiller)
     if folder.has_begun:
         return
     folder.require_room(bytes_needed(training, distiller, files))
     start = _measured(
         training.teacher, training.student, data=training.validation_data, stacklevel=4
     )
-    say(f"before the training, on validation_data:\n{start}\n")
+    # The table alone: which classes an untrained student gets wrong says nothing.
+    say("\n".join(["before the training, on validation_data:", *as_text(start), ""]))
 
 
 def _measured(*models, stacklevel, **arguments):
@@ -264,7 +271,7 @@ def _write_report(folder, report, methods, source, better):
         remarks.append("The best epoch was chosen on them, so the student's numbers flatter it.")
     if better is not None:
         remarks.append(
-            f"On the validation data {better.replace('_', ' ')} did better than KTAN; its student "
+            f"On the validation data {method_title(better)} did better than KTAN; its student "
             f"is `{student_name(better)}`."
         )
     text = "\n\n".join(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from printed_commands import ROOT
 
+import keras_ktan_startup
 from keras_ktan import cli
 
 
@@ -34,7 +35,8 @@ def test_the_command_is_installed():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     line = config["options.entry_points"]["console_scripts"].strip()
-    assert line == "keras-ktan = keras_ktan.cli:main" and callable(cli.main)
+    assert line == "keras-ktan = keras_ktan_startup:main" and callable(keras_ktan_startup.main)
+    assert config["options"]["py_modules"] == "keras_ktan_startup"
 
 
 def test_a_report_is_printed(files, capsys):

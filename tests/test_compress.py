@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from models import assert_same, loss_from_logits, snapshot
 
-from keras_ktan import KTANDistiller, compress, slim_student
+from keras_ktan import KTANDistiller, TeacherCache, compress, slim_student
 from keras_ktan.callbacks import StudentCheckpoint
-from keras_ktan.compression import run_folder, student_files, training
+from keras_ktan.compression import epoch_log, run_folder, student_files, training
+from keras_ktan.compression.method_table import method_table
 from keras_ktan.compression.shuffled_batches import ShuffledBatches
 from keras_ktan.export import ExportMismatchError
 
@@ -170,8 +171,9 @@ def stop_after(monkeypatch, epochs):
     return seen
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize(
+    "epochs", [pytest.param(1, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_goes_on_where_it_stood(epochs, tmp_path, monkeypatch):
     whole = run(tmp_path / "whole", compare=True)
     seen = stop_after(monkeypatch, epochs)
@@ -219,6 +221,27 @@ def endless():
     return tf.data.Dataset.from_tensor_slices(arrays()).batch(8).repeat()
 
 
+class Endless(keras.utils.PyDataset):
+    num_batches = None
+
+    def __getitem__(self, index):
+        return arrays()
+
+
+class Batches(keras.utils.PyDataset):
+    """One batch, from a function."""
+
+    def __init__(self, make):
+        super().__init__()
+        self._make = make
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self._make()
+
+
 def batches():
     import tensorflow as tf
 
@@ -240,10 +263,14 @@ def batches():
         (lambda: {"student": make_teacher()}, "with a `student`"),
         (lambda: {"data": iter([arrays()])}, "which can be read only once"),
         (lambda: {"data": endless(), "batch_size": None}, "data without an end"),
+        (lambda: {"validation_data": Endless()}, "validation_data without an end.*__len__"),
         (lambda: {"data": batches()}, "batch_size=8 with `data`.*Leave it out"),
         (lambda: {"data": (arrays()[0], arrays()[1][:-1])}, r"\[23, 24\] examples"),
         (lambda: {"data": (arrays()[0],)}, "a tuple of 1"),
         (lambda: {"data": arrays(count=0)}, r"\[0\] examples"),
+        (lambda: {"data": batches().take(0), "batch_size": None}, "data without a batch"),
+        (lambda: {"data": batches().map(lambda x, y: x)}, "data without labels"),
+        (lambda: {"validation_data": Batches(lambda: arrays()[:1])}, "_data without labels"),
         (lambda: {"validation_data": iter([])}, "validation_data of type list_iterator"),
         (lambda: {"validation_data": arrays()[0]}, "validation_data of type ndarray"),
         (lambda: {"formats": ("tflite",)}, r"Received formats=\['tflite'\]"),
@@ -253,11 +280,77 @@ def batches():
         (lambda: {"monitor": "val_auc"}, "Expected one of .*'val_accuracy'"),
         (lambda: {"epochs": 0}, "Received epochs=0"),
         (lambda: {"mode": "largest"}, "Received mode='largest'"),
+        (lambda: {"verbose": 2}, "Received verbose=2. Expected True or False"),
     ],
 )
 def test_what_is_wrong_is_said_before_the_training(changes, message, tmp_path, no_training):
     with pytest.raises(ValueError, match=message):
         run(tmp_path / "run", **changes())
+
+
+def filled_cache(folder, convolutional=False, teacher=None, **arguments):
+    cache = TeacherCache(teacher or make_teacher(convolutional), folder, **arguments)
+    cache.fill(arrays(convolutional)[0], verbose=0)
+    return cache
+
+
+@pytest.mark.slow
+def test_data_may_come_from_a_cache(tmp_path):
+    """All examples in one batch: the order, which a cache draws itself, does not matter."""
+    cache = filled_cache(tmp_path / "cache")
+    options = {"optimizer": keras.optimizers.SGD(0.1), "epochs": 2}
+    plain = run(tmp_path / "plain", batch_size=COUNT, **options)
+
+    def from_cache(seed):
+        data = cache.dataset(*arrays(), batch_size=COUNT, seed=seed)
+        return run(tmp_path / "cached", data=data, batch_size=None, **options)
+
+    found = from_cache(seed=0)
+    for one, other in zip(found.student.weights, plain.student.weights, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4, atol=1e-6)
+    names = sorted(found.methods["KTAN"]["history"][0])
+    assert names == sorted(plain.methods["KTAN"]["history"][0]) and "logits_loss" in names
+    with pytest.raises(ValueError, match="other settings.*data: "):
+        from_cache(seed=1)
+
+
+def shifted_teacher():
+    teacher = make_teacher(True)
+    teacher.set_weights([weight + 1 for weight in teacher.get_weights()])
+    return teacher
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (lambda cached, cache: {"data": cache}, r"Pass `cache.dataset\(images, labels\)`"),
+        (lambda cached, cache: {"test_data": cache}, r"Pass `\(images, labels\)`"),
+        (lambda cached, cache: {"validation_data": cached}, "as validation_data.*alone uses"),
+        (lambda cached, cache: {"data": cache.dataset(arrays(True)[0])}, "data without labels"),
+        (lambda cached, cache: {"data": cached}, r"lacks the maps.*or from .*`layer_names=\['"),
+        (
+            lambda cached, cache: {"data": cached, "formats": ["int8"]},
+            r"no `calibration_data` for .*Pass `calibration_data=images\[:512\]`",
+        ),
+        (
+            lambda cached, cache: {"calibration_data": cached, "formats": ["int8"]},
+            r"as `calibration_data` for .*Pass `calibration_data=images\[:512\]`",
+        ),
+    ],
+)
+def test_what_a_cache_is_not_for_is_said_before_the_training(
+    changes, message, tmp_path, no_training
+):
+    cache = filled_cache(tmp_path / "cache", convolutional=True)
+    options = changes(cache.dataset(*arrays(True)), cache)
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "run", True, **{"batch_size": None, **options})
+
+
+def test_a_cache_of_another_teacher_is_refused_before_the_training(tmp_path, no_training):
+    cache = filled_cache(tmp_path / "cache", convolutional=True, teacher=shifted_teacher())
+    with pytest.raises(ValueError, match="filled by a teacher with other weights"):
+        run(tmp_path / "run", True, data=cache.dataset(*arrays(True)), batch_size=None)
 
 
 def test_calibration_data_of_the_wrong_shape_are_refused(tmp_path, no_training, monkeypatch):
@@ -352,11 +445,12 @@ def test_an_export_that_fails_keeps_the_student_and_the_report(tmp_path, monkeyp
 def test_the_files_are_written_checked_and_reported(tmp_path, capsys):
     for package in ("ai_edge_litert", "tensorflow"):
         pytest.importorskip(package, reason="extra: export")
-    options = {"formats": ("tf_saved_model", "int8"), "epochs": 1, "verbose": True}
+    options = {"epochs": 1, "verbose": True}
     # An export that agrees with the student to the bit: no int8 does.
     with pytest.raises(ExportMismatchError, match="student_int8.tflite.failed"):
-        run(tmp_path, export={"tolerance": 0.0}, **options)
-    found = run(tmp_path, export={"agreement": 0.5}, **options)
+        run(tmp_path, formats=("int8",), export={"tolerance": 0.0}, **options)
+    options["export"] = {"agreement": 0.5}
+    found = run(tmp_path, formats=("tf_saved_model", "int8"), **options)
     assert "KTAN: trained already" in capsys.readouterr().out
     assert (found.paths["tf_saved_model"] / "saved_model.pb").exists()
     assert found.paths["int8"].name == "student_int8.tflite"
@@ -365,7 +459,7 @@ def test_the_files_are_written_checked_and_reported(tmp_path, capsys):
     qualities = found.report.qualities
     assert qualities["saved_model/"].accuracy == qualities["student"].accuracy
     before = found.paths["int8"].stat().st_mtime_ns
-    run(tmp_path, export={"agreement": 0.5}, **options)
+    run(tmp_path, formats=("int8",), **options)
     assert found.paths["int8"].stat().st_mtime_ns == before
 
 
@@ -390,6 +484,48 @@ def test_a_student_of_your_own(tmp_path, monkeypatch):
     assert found.student is other and len(seen) == 3
     with pytest.raises(ValueError, match="student: "):
         run(tmp_path / "stopped", student=make_teacher(), **own)
+
+
+def test_how_long_it_takes_is_told_without_the_first_epoch(monkeypatch):
+    class Folder:
+        logs = []
+
+        def record_epoch(self, method, epoch, logs):
+            self.logs.append(logs)
+
+        def history(self, method):
+            return self.logs
+
+    # The first epoch, which compiles, takes 100 s, and the next two take 10 s and 20 s.
+    clock = iter([0.0, 100.0, 110.0, 130.0])
+    monkeypatch.setattr(epoch_log.time, "monotonic", lambda: next(clock))
+    said = []
+    log = epoch_log.EpochLog(Folder(), "KTAN", "val_loss", "min", said.append)
+    log.set_params({"epochs": 5})
+    log.on_train_begin()
+    for epoch, loss in enumerate([0.5, 0.25, 0.75]):
+        log.on_epoch_end(epoch, {"val_loss": loss})
+    assert said == [
+        "    epoch 1/5: val_loss 0.5000 (best 0.5000, epoch 1), about 400 s left",
+        "    epoch 2/5: val_loss 0.2500 (best 0.2500, epoch 2), about 30 s left",
+        "    epoch 3/5: val_loss 0.7500 (best 0.2500, epoch 2), about 30 s left",
+    ]
+
+
+def test_the_methods_are_a_table():
+    found = {"monitor": "val_loss", "test": {"loss": 2.0}, "history": [{}] * 12}
+    methods = {
+        "KTAN": {**found, "best_epoch": 3, "best": 0.5},
+        "logit_distillation": {**found, "best_epoch": 10, "best": 0.25},
+    }
+    assert method_table(methods, markdown=False).splitlines() == [
+        "method              best epoch  val_loss  test loss",
+        "KTAN                   3 of 12    0.5000     2.0000",
+        "logit distillation    10 of 12    0.2500     2.0000",
+    ]
+    assert method_table(methods).splitlines()[-1] == (
+        "| logit distillation | 10 of 12 | 0.2500 | 2.0000 |"
+    )
 
 
 def test_batches_are_shuffled_by_seed_and_epoch():
@@ -433,6 +569,7 @@ def test_a_wrongly_fed_teacher_is_told_before_the_training(tmp_path, monkeypatch
     assert files == [__file__]
 
 
-def test_paths_are_where_the_result_says(tmp_path):
-    found = run(tmp_path, epochs=1)
+def test_paths_are_where_the_result_says_and_nothing_is_printed(tmp_path, capfd):
+    found = run(tmp_path, epochs=1, verbose=0, **by_size("macs", 0.6))
+    assert capfd.readouterr() == ("", "")
     assert all(isinstance(path, pathlib.Path) and path.exists() for path in found.paths.values())

@@ -316,7 +316,7 @@ def test_feature_pairs_none_takes_the_maps_before_the_pooling():
     "switches",
     [
         {"run_eagerly": True},
-        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
+        pytest.param({"jit_compile": True}, marks=pytest.mark.long),
         pytest.param({"steps_per_execution": 3}, marks=pytest.mark.slow),
     ],
     ids=["eager", "xla", "steps_per_execution"],
@@ -349,7 +349,9 @@ def test_every_way_to_run_gives_the_same_weights(switches, double_precision):
 
 
 @pytest.mark.promise(10)
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.long)]
+)
 @pytest.mark.slow
 @pytest.mark.graph
 def test_mixed_precision(policy):

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_ktan.cache.read_ahead import ReadAhead
+from keras_ktan.utils.array_digest import data_digest
 from keras_ktan.utils.cached_batch import batch_key, mask_key, pack
 
 
@@ -36,6 +37,17 @@ class CachedDataset(keras.utils.PyDataset):
 
     def __len__(self):
         return -(-self._data.count // self._batch_size)
+
+    @property
+    def contents(self):
+        """What tells these batches from others, in a form that JSON can hold."""
+        labels = self._data.labels
+        return {
+            "teacher": self._data.teacher,
+            "views": list(self._data.views),
+            "labels": None if labels is None else data_digest(labels),
+            "order": [self._data.count, self._batch_size, self._seed, self._shuffle],
+        }
 
     def on_epoch_end(self):
         self.epoch += 1

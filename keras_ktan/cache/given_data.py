@@ -4,8 +4,9 @@ import keras
 
 from keras_ktan.cache.arguments import as_arrays
 from keras_ktan.cache.kept_data import KeptData
-from keras_ktan.cache.sources import Scan, batches, is_array_structure, validate_finite
+from keras_ktan.cache.sources import Scan, batches, is_array_structure
 from keras_ktan.utils.array_digest import data_digest
+from keras_ktan.utils.data_ends import validate_ends
 
 
 class GivenData:
@@ -30,7 +31,8 @@ class GivenData:
             self.count = len(keras.tree.flatten(images)[0])
             self.digest = data_digest(images)
             return
-        validate_finite(data)
+        # Where tf.data does not know, `Scan` has a limit.
+        validate_ends("images", data)
         self._read = lambda: batches(data, teacher)
         self._scan = Scan(self._read(), files.free_space() + self._kept.size() if keeps else None)
         self.count, self.digest = self._scan.count, self._scan.images_digest

@@ -38,18 +38,6 @@ def is_array_structure(data):
     )
 
 
-def validate_finite(data):
-    """Raise a `ValueError` for a data set that says that it never ends."""
-    # -1 is what tf.data calls infinite; where it does not know, `Scan` has a limit.
-    endless = int(data.cardinality()) == -1 if _is_tf_data(data) else data.num_batches is None
-    if endless:
-        raise ValueError(
-            "Received an endless data set. Expected a finite one, because every image is kept "
-            "once. Leave `repeat()` out or cut it with `take(n)`; a PyDataset says its number of "
-            "batches in `__len__`. `fit` repeats the data for every epoch by itself."
-        )
-
-
 def batches(data, teacher):
     """Read a data set from its beginning.
 
@@ -146,7 +134,7 @@ def _grouped(data, teacher):
 def _unpacked(element, teacher):
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(element)
     names = input_names(teacher) or ()
-    labels = {"label", "labels"} & set(x if isinstance(x, dict) else ())
+    labels = {"label", "labels", "objects"} & set(x if isinstance(x, dict) else ())
     if key_of(x) is not None:
         raise ValueError(
             "Received what `TeacherCache.dataset` made as the images of a cache. Expected the "

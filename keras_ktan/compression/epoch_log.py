@@ -28,12 +28,10 @@ class EpochLog(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._started = self._last = time.monotonic()
-        self._first = None
+        self._finished = []
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
-        if self._first is None:
-            self._first = epoch
 
     def on_train_batch_begin(self, batch, logs=None):
         if time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
@@ -47,11 +45,17 @@ class EpochLog(keras.callbacks.Callback):
         number, best = best_epoch(history, self._monitor, self._mode)
         total = self.params["epochs"]
         self._last = time.monotonic()
-        left = (self._last - self._started) / (epoch - self._first + 1) * (total - epoch - 1)
+        self._finished.append(self._last - self._started)
+        left = self._seconds_an_epoch() * (total - epoch - 1)
         self._say(
             f"    epoch {epoch + 1}/{total}: {self._monitor} {logs[self._monitor]:.4f} "
             f"(best {best:.4f}, epoch {number})" + (f", about {left:.0f} s left" if left else "")
         )
+
+    def _seconds_an_epoch(self):
+        # The first epoch also compiles, so it counts only where there is no other one.
+        first, *others = self._finished
+        return (others[-1] - first) / len(others) if others else first
 
 
 def best_epoch(history, monitor, mode):

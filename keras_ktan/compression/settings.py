@@ -5,6 +5,7 @@ import re
 import keras
 import numpy as np
 
+from keras_ktan.cache.cached_dataset import CachedDataset
 from keras_ktan.introspection.model_digest import config_digest, teacher_digest
 from keras_ktan.utils.array_digest import data_digest
 
@@ -48,6 +49,8 @@ def described_data(data):
         return None
     if isinstance(data, tuple):
         return data_digest([np.asarray(array) for array in keras.tree.flatten(data)])
+    if isinstance(data, CachedDataset):
+        return data.contents
     specification = getattr(data, "element_spec", None)
     batches = getattr(data, "num_batches", None)
     return [type(data).__name__, batches, None if specification is None else str(specification)]

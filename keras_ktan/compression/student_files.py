@@ -99,13 +99,15 @@ class StudentFiles:
                 say(f"  {name}: there already")
                 continue
             try:
-                results[format] = export_student(
+                result = export_student(
                     student,
                     folder.path / name,
                     data=self._data,
                     verbose=False,
                     **self._arguments(format),
                 )
+                # `data` is another argument of `compress`.
+                results[format] = dataclasses.replace(result, data="validation_data")
             # Whatever it is, the other files are written, and the caller raises it.
             except Exception as error:
                 errors[format] = error

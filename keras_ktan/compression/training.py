@@ -9,6 +9,7 @@ import numpy as np
 from keras_ktan.cache.cached_dataset import CachedDataset
 from keras_ktan.callbacks import ResumableBackup, StudentCheckpoint
 from keras_ktan.compression.epoch_log import EpochLog, best_epoch
+from keras_ktan.compression.method_table import method_title
 from keras_ktan.compression.shuffled_batches import ShuffledBatches
 from keras_ktan.compression.training_data import first_batch, number_of_batches
 from keras_ktan.compression.whole_epochs import WholeEpochs
@@ -116,10 +117,10 @@ class Training:
         path = folder.path / student_name(method)
         done = folder.finished(method)
         if done is not None:
-            say(f"  {method}: trained already")
+            say(f"  {method_title(method)}: trained already")
             self.student.load_weights(path)
             return {**done, "history": folder.history(method)}
-        say(f"  {method}")
+        say(f"  {method_title(method)}")
         load_start(self.student, folder)
         distiller = self.distiller(method)
         history = folder.history(method)

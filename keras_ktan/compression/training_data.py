@@ -3,9 +3,11 @@
 import keras
 import numpy as np
 
+from keras_ktan.cache import TeacherCache
 from keras_ktan.cache.cached_dataset import CachedDataset
 from keras_ktan.cache.key import as_fed
 from keras_ktan.compression.shuffled_batches import ShuffledBatches
+from keras_ktan.utils.data_ends import validate_ends
 
 _CALIBRATION_EXAMPLES = 512
 
@@ -14,7 +16,7 @@ def checked_data(name, data):
     """Check that data can be read once in each epoch.
 
     Args:
-        name: The argument's name.
+        name: The argument's name; `"data"` may come from a `TeacherCache`.
         data: What the user passed.
 
     Returns:
@@ -25,6 +27,7 @@ def checked_data(name, data):
     """
     if isinstance(data, tuple):
         return _checked_arrays(name, data)
+    _validate_not_of_a_cache(name, data)
     if hasattr(data, "__next__"):
         raise ValueError(
             f"Received {name} of type {type(data).__name__}, which can be read only once. Expected "
@@ -37,16 +40,18 @@ def checked_data(name, data):
             f"Received {name} of type {type(data).__name__}. Expected a tuple `(x, y)` of arrays "
             "or a data set of such batches. Pass one of them."
         )
-    count = number_of_batches(data)
-    if count == 0:
+    validate_ends(name, data)
+    # A tf.data.Dataset says what it holds without being read.
+    is_empty = number_of_batches(data) == 0
+    batch = None if is_empty else getattr(data, "element_spec", None) or first_batch(data)
+    if batch is None:
         raise ValueError(
             f"Received {name} without a batch. Expected at least one. Look at what fills it."
         )
-    cardinality = getattr(data, "cardinality", None)
-    if cardinality is not None and int(cardinality()) == -1:
+    if keras.utils.unpack_x_y_sample_weight(batch)[1] is None:
         raise ValueError(
-            f"Received {name} without an end. Expected a finite data set, which is one epoch. Call "
-            "`take` on it, or leave out `repeat`."
+            f"Received {name} without labels. Expected batches `(x, y)` or "
+            "`(x, y, sample_weight)`. Put the labels into the data set."
         )
     return data
 
@@ -92,11 +97,11 @@ def first_batch(data):
         data: What `checked_data` returned.
 
     Returns:
-        A tuple as `fit` takes it from a data set.
+        A tuple as `fit` takes it from a data set; `None` if there is no batch.
     """
     if isinstance(data, tuple):
         return keras.tree.map_structure(lambda array: array[:32], data)
-    return data[0] if hasattr(data, "num_batches") else next(iter(data))
+    return data[0] if hasattr(data, "num_batches") else next(iter(data), None)
 
 
 def calibration_of(data, calibration_data, seed):
@@ -111,16 +116,17 @@ def calibration_of(data, calibration_data, seed):
         What `export_student` takes.
 
     Raises:
-        ValueError: If the training data holds more than inputs and labels.
+        ValueError: If it would be the data set of a `TeacherCache`.
     """
+    if isinstance(data if calibration_data is None else calibration_data, CachedDataset):
+        what = "no `calibration_data`" if calibration_data is None else "as `calibration_data`"
+        raise ValueError(
+            f"Received the data set of a TeacherCache and {what} for the format 'int8'. Expected "
+            "some hundred of the student's inputs, because the data set holds the teacher's "
+            "outputs as well. Pass `calibration_data=images[:512]`."
+        )
     if calibration_data is not None:
         return calibration_data
-    if isinstance(data, CachedDataset):
-        raise ValueError(
-            "Received the data set of a TeacherCache and the format 'int8' without "
-            "`calibration_data`. Expected some hundred of the student's inputs, because the data "
-            "set holds the teacher's outputs as well. Pass `calibration_data=images[:512]`."
-        )
     if not isinstance(data, tuple):
         return data
     count = len(keras.tree.flatten(data)[0])
@@ -131,6 +137,20 @@ def calibration_of(data, calibration_data, seed):
 def inputs_of(data):
     """The inputs alone, or a data set as it is, for `export_student`."""
     return data[0] if isinstance(data, tuple) else data
+
+
+def _validate_not_of_a_cache(name, data):
+    if isinstance(data, TeacherCache):
+        wanted = "cache.dataset(images, labels)" if name == "data" else "(images, labels)"
+        raise ValueError(
+            f"Received {name} of type TeacherCache. Expected batches or arrays. Pass `{wanted}`."
+        )
+    if isinstance(data, CachedDataset) and name != "data":
+        raise ValueError(
+            f"Received the data set of a TeacherCache as {name}. Expected the examples themselves: "
+            "the data set holds the teacher's outputs as well, which the training alone uses. Pass "
+            "`(images, labels)`."
+        )
 
 
 def _checked_arrays(name, data):

@@ -17,7 +17,8 @@ class ExportResult:
         agreement: The share of answers that are the same, from 0 to 1; see `export_student`.
             With several outputs, the smallest share.
         examples: How many examples were compared.
-        data: Where they came from: `"data"`, `"calibration_data"` or `"random"`.
+        data: Where they came from: `"data"`, `"calibration_data"` or `"random"`; from `compress`
+            always `"validation_data"`.
         rescaling: Dict from input names to the `(scale, offset)` that the file begins with, each
             a number or a list; `None` without `rescaling`.
 

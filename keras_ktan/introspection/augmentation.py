@@ -15,6 +15,16 @@ AUGMENTATION_LAYERS = tuple(
     for name in dir(keras.layers)
     if name.startswith("Random") or name in ("AugMix", "CutMix", "MixUp", "RandAugment")
 )
+# These are random in training, and change no image that the teacher should see.
+_HIDING_LAYERS = (
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+    keras.layers.AlphaDropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+)
 # Of the made-up inputs. By chance a layer leaves an image as it is, but not all of them.
 _BATCH = 8
 _OPEN_AXIS = 32
@@ -22,13 +32,18 @@ _OPEN_AXIS = 32
 _Call = collections.namedtuple("_Call", ["path", "augments", "taken", "made"])
 
 
+class _NoneAtTheHead(Exception):
+    """The layers of the user's own in front of the first weights are not random."""
+
+
 def find_augmentation(model):
     """Where a student augments its images, so that the teacher can be shown the same ones.
 
     Layers of other kinds must not stand before, beside or between the augmentation layers, or
-    the teacher would see something else than images. Operations between layers are not seen from
-    outside, so the model runs once on images made up for it, and tensors are compared by their
-    numbers. No variable changes.
+    the teacher would see something else than images. A layer of the user's own is one of them if
+    it is random and stands before any layer with weights: it is run twice. Operations between
+    layers are not seen from outside, so the model runs once on images made up for it, and tensors
+    are compared by their numbers. No variable changes.
 
     Args:
         model: The student, a built `keras.Model`.
@@ -50,11 +65,14 @@ def find_augmentation(model):
     for key in list(augmenting):
         for inner in _all_sublayers(layers[key][1]):
             augmenting.pop(id(inner), None)
-    if not augmenting:
+    own = {key for key, (_, layer) in layers.items() if _may_be_random(layer)} - set(augmenting)
+    if not augmenting and not own:
         return {}
     try:
-        inputs, calls = _observe(model, list(layers.values()), augmenting)
+        inputs, calls = _observe(model, list(layers.values()), augmenting, own)
     except Exception as error:
+        if not augmenting:
+            return {}  # nothing is known to be random
         raise ValueError(
             f"The student '{model.name}' has augmentation layers {list(augmenting.values())}, and "
             f"could not be run on images made up to see where they stand ({error}). Expected a "
@@ -64,6 +82,13 @@ def find_augmentation(model):
     return _match(model, inputs, calls)
 
 
+def _may_be_random(layer):
+    """Whether it is a layer of the user's own, a `Lambda` included, without weights."""
+    is_lambda = isinstance(layer, keras.layers.Lambda)
+    is_own = is_lambda or not type(layer).__module__.startswith("keras.")
+    return is_own and not (layer.weights or sublayers(layer) or isinstance(layer, _HIDING_LAYERS))
+
+
 def _all_sublayers(layer):
     found = []
     for child in sublayers(layer):
@@ -71,29 +96,32 @@ def _all_sublayers(layer):
     return found
 
 
-def _observe(model, layers, augmenting):
+def _observe(model, layers, augmenting, own):
     """The inputs of one forward pass, and the list of its `_Call`s.
 
     Only the tensors of layers without layers inside are noted: what a container takes, its
     first layer takes.
     """
-    calls, inside = [], []
+    calls, inside, weighted = [], [], []
 
     def note(path, layer):
-        augments = id(layer) in augmenting
-
         def on_call(call, args, kwargs):
             if inside:
                 return call(*args, **kwargs)  # a part of an augmentation layer
-            if not augments:
-                calls.append(_Call(path, False, _images((args, kwargs)), []))
-                return call(*args, **kwargs)
+            taken = _images((args, kwargs))
             inside.append(layer)
             try:
                 outputs = call(*args, **kwargs)
+                augments = id(layer) in augmenting
+                if id(layer) in own and not weighted:
+                    augments = _differ(outputs, call(*args, **kwargs))
             finally:
                 inside.pop()
-            calls.append(_Call(path, True, _images((args, kwargs)), _images(outputs)))
+            calls.append(_Call(path, augments, taken, _images(outputs) if augments else []))
+            if layer.weights and not isinstance(layer, keras.layers.Normalization):
+                weighted.append(layer)
+                if not augmenting and not any(call.augments for call in calls):
+                    raise _NoneAtTheHead
             return outputs
 
         return on_call
@@ -109,6 +137,11 @@ def _observe(model, layers, augmenting):
     with keras.StatelessScope(), intercept_calls(hooks):
         model(inputs, training=True)
     return _images(inputs), calls
+
+
+def _differ(one, other):
+    pairs = zip(_images(one), _images(other), strict=True)
+    return any(not _same(*pair) for pair in pairs)
 
 
 def _made_up(spec, generator):

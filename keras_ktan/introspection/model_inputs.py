@@ -22,6 +22,29 @@ def input_names(model):
     return [tensor.name for tensor in inputs]
 
 
+def validate_order(x, teacher, student):
+    """A batch without names, for two models that take inputs of the same names.
+
+    Args:
+        x: The inputs of a batch.
+        teacher: A built `keras.Model`.
+        student: A built `keras.Model`.
+
+    Raises:
+        ValueError: If the models would take one tensor for different inputs.
+    """
+    names = [input_names(model) for model in (teacher, student)]
+    if isinstance(x, dict) or None in names or names[0] == names[1]:
+        return
+    made_up = any(name.startswith(("keras_tensor", "input_layer")) for name in names[0])
+    if not made_up and sorted(names[0]) == sorted(names[1]):
+        raise ValueError(
+            f"Received a batch of inputs without names, but the teacher takes {names[0]} and the "
+            f"student {names[1]}: another order. Expected names, because one batch goes into both. "
+            "Pass a dict from names to inputs, or build both models with the same order."
+        )
+
+
 def select_inputs(model, x):
     """What a model takes of a batch whose inputs have names.
 

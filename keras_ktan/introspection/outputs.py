@@ -167,6 +167,7 @@ class OutputForm:
                 "last axis. Move them there, for example with `keras.layers.Permute`."
             )
             return "softmax"
-        if not within_unit_interval(values) or self.activation == "other":
+        # Zeros for all inputs are no probabilities of either kind: a head that begins at 0.
+        if not within_unit_interval(values) or self.activation == "other" or not values.any():
             return "raw"
         return "unit"

@@ -5,6 +5,8 @@ can: the model gets two different examples, the second goes on with the map of t
 nothing that comes later may differ between the two.
 """
 
+import collections
+
 import keras
 import numpy as np
 
@@ -137,18 +139,28 @@ def concrete_shapes(trace):
     Returns:
         A list with one list of shapes for each of `trace.calls`, from one forward pass.
     """
-    shapes = []
+    shapes = collections.defaultdict(list)
 
-    def note(call, args, kwargs):
-        outputs = call(*args, **kwargs)
-        flat = keras.tree.flatten(outputs)
-        shapes.append([tuple(tensor.shape) for tensor in flat if hasattr(tensor, "shape")])
-        return outputs
+    def note(layer):
+        def on_call(call, args, kwargs):
+            outputs = call(*args, **kwargs)
+            flat = keras.tree.flatten(outputs)
+            shapes[id(layer)].append([tuple(t.shape) for t in flat if hasattr(t, "shape")])
+            return outputs
+
+        return on_call
 
     layers = {id(layer): layer for layer in trace.layers.values()}
-    with keras.StatelessScope(), intercept_calls([(layer, note) for layer in layers.values()]):
+    hooks = [(layer, note(layer)) for layer in layers.values()]
+    with keras.StatelessScope(), intercept_calls(hooks):
         trace.model(_examples(trace, 0), training=False)
-    return shapes
+    # A cell inside a recurrent layer runs at each step, and in the trace another number of times.
+    seen, found = collections.Counter(), []
+    for call in trace.calls:
+        own = shapes[id(call.layer)]
+        found.append(own[min(seen[id(call.layer)], len(own) - 1)])
+        seen[id(call.layer)] += 1
+    return found
 
 
 def concrete_input_shapes(model):

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_ktan.utils.data_ends import validate_ends
+
 
 def labelled_arrays(data):
     """Everything that a data set holds.
@@ -44,25 +46,15 @@ def labelled_arrays(data):
 def _batches(data):
     if isinstance(data, tuple):
         return [data]
+    validate_ends("data", data)
     if hasattr(data, "__getitem__") and hasattr(data, "num_batches"):  # a PyDataset
-        count = data.num_batches
-        endless = count is None
-        batches = (data[index] for index in range(count or 0))
-    elif hasattr(data, "__iter__") and not hasattr(data, "shape"):
-        # A tf.data.Dataset says -1 where it repeats for ever.
-        endless = hasattr(data, "cardinality") and int(data.cardinality()) == -1
-        batches = data
-    else:
-        raise ValueError(
-            f"Received data of type {type(data).__name__}. Expected a tuple `(x, y)` of arrays or "
-            "an iterable of such batches. Pass one of them."
-        )
-    if endless:
-        raise ValueError(
-            "Received data without an end. Expected a finite data set. Call `take` on it, or leave "
-            "out `repeat`."
-        )
-    return batches
+        return (data[index] for index in range(data.num_batches))
+    if hasattr(data, "__iter__") and not hasattr(data, "shape"):
+        return data
+    raise ValueError(
+        f"Received data of type {type(data).__name__}. Expected a tuple `(x, y)` of arrays or "
+        "an iterable of such batches. Pass one of them."
+    )
 
 
 def _joined(*parts):

@@ -40,7 +40,7 @@ def table_rows(report):
     rows.append(_peak_row(report))
     for percentile in ("p50", "p95"):
         values = {
-            name: f"{getattr(latency, percentile):.2f}"
+            name: _milliseconds(getattr(latency, percentile))
             for name, latency in report.latencies.items()
         }
         rows.append(Row(f"latency {percentile}, ms", values))
@@ -76,7 +76,18 @@ def as_text(report):
     """
     rows = table_rows(report)
     header = ["", "teacher", "student", RATIO, *(file.name for file in report.files)]
-    cells = [header, *(_cells(row, report) for row in rows)]
+    return aligned([header, *(_cells(row, report) for row in rows)])
+
+
+def aligned(cells):
+    """Rows of cells as lines, the first column to the left and the others to the right.
+
+    Args:
+        cells: List of lists of texts, all of the same length.
+
+    Returns:
+        A list of lines.
+    """
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join(
@@ -130,6 +141,11 @@ def _peak_row(report):
         for role, value in row.values.items()
     }
     return dataclasses.replace(row, values=values)
+
+
+def _milliseconds(value):
+    # A small file takes microseconds.
+    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
 def _number(size):

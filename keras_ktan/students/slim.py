@@ -33,6 +33,7 @@ def slim_student(
     rules: dict[type, Callable] | None = None,
     seed: int | None = None,
     drop_blocks: Sequence[str] | None = None,
+    verbose: bool = True,
 ) -> keras.Model:
     """A narrower copy of a teacher that starts with the teacher's most important channels.
 
@@ -72,7 +73,7 @@ def slim_student(
         target: Instead of a width, a size: `{"macs": 0.25}` or `{"parameters": 100_000}`. A float
             up to 1 is a share of the teacher's, a whole number is absolute. The widest student
             that is not above it is found by bisection on the true numbers of students that are
-            built, and the result is printed. `width` is not used then.
+            built. `width` is not used then.
         importance: `"gamma"`: the absolute gamma of the normalisations, summed over the blocks
             whose outputs are added, and where there is no gamma the norm of the kernels.
             `"activation"`: the root mean square of what the next layers read on `data`.
@@ -85,6 +86,7 @@ def slim_student(
         drop_blocks: List of paths, or patterns of them, of `Add` layers at the ends of residual
             blocks that are left out before the others are narrowed: what the block was given is
             handed on. A network of half the blocks may keep more channels at the same size.
+        verbose: Whether to print the width that a target led to.
 
     Returns:
         A built `keras.Model` of the teacher's kind.
@@ -127,7 +129,9 @@ def slim_student(
     name = name or f"slim_{teacher.name}"
 
     if target is not None:
-        plan = _plan_for_target(teacher, graph, spaces, plan, parse_target(target), name)
+        plan, line = _plan_for_target(teacher, graph, spaces, plan, parse_target(target), name)
+        if verbose:
+            print(line)
     selection = choose(graph, plan.counts(spaces), importance, data, seed)
     student = _build(graph, selection, name, seed if initialize == "random" else None)
     if initialize == "teacher":
@@ -145,11 +149,11 @@ def _plan_for_target(teacher, graph, spaces, plan, target, name):
         return tuple(counts), lambda: _build(graph, selection, name, None)
 
     width, size = largest_student(teacher, target, make)
-    print(
+    line = (
         f"slim_student: width {width:.4g} gives {size:,} {target.measure}, "
         f"the largest number not above the target {target.wanted!r}."
     )
-    return plan.scaled(width)
+    return plan.scaled(width), line
 
 
 def _build(graph, selection, name, seed):

@@ -8,7 +8,7 @@ from keras import ops
 from keras_ktan.introspection.augmentation import find_augmentation
 from keras_ktan.introspection.feature_tap import FeatureTap, Forward
 from keras_ktan.introspection.model_digest import teacher_digest
-from keras_ktan.introspection.model_inputs import input_names, select_inputs
+from keras_ktan.introspection.model_inputs import input_names, select_inputs, validate_order
 from keras_ktan.training.padding import meeting_map
 from keras_ktan.utils.cached_batch import batch_key, key_of, mask_key, require_maps, unpack
 
@@ -55,7 +55,12 @@ class ForwardPasses:
         Returns:
             A `Forward`; its inputs are those that the teacher is to see, its maps and masks have
             the forms in which they meet the teacher's.
+
+        Raises:
+            ValueError: If the teacher would take the inputs in another order.
         """
+        if self._uses_teacher:
+            validate_order(inputs, self._teacher_tap.model, self._student_tap.model)
         own = select_inputs(self._student_tap.model, inputs)
         forward = self._student_tap.forward(own, training=training)
         count = len(self._pairs)

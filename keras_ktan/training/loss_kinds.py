@@ -5,6 +5,8 @@ import functools
 
 import keras
 
+from keras_ktan.utils.keras_internals import loss_axis
+
 # What Keras's losses are for. Dice and Tversky take probabilities of either kind.
 _FAMILIES = {
     "softmax": (
@@ -40,11 +42,13 @@ class LossKind:
         family: `"softmax"`, `"sigmoid"`, `"regression"`, `"overlap"` (probabilities of either
             kind), or `None` for a loss that nobody knows.
         takes: `"logits"`, `"probabilities"`, or `None` where the loss does not say.
+        axis: The axis of the classes.
     """
 
     name: str
     family: str | None = None
     takes: str | None = None
+    axis: int = -1
 
 
 def loss_kind(loss):
@@ -74,9 +78,8 @@ def _kind_of_object(loss):
     for family, names in _FAMILIES.items():
         for name in names:
             if isinstance(loss, getattr(keras.losses, name, ())):
-                return LossKind(
-                    type(loss).__name__, family, _takes(name, getattr(loss, "from_logits", None))
-                )
+                takes = _takes(name, getattr(loss, "from_logits", None))
+                return LossKind(type(loss).__name__, family, takes, loss_axis(loss))
     return LossKind(type(loss).__name__)
 
 
@@ -91,7 +94,8 @@ def _kind_of_function(function):
     for family, classes in _FAMILIES.items():
         for class_name in classes:
             if name.replace("_", "") == class_name.lower():
-                return LossKind(name, family, _takes(class_name, given.get("from_logits", False)))
+                takes = _takes(class_name, given.get("from_logits", False))
+                return LossKind(name, family, takes, given.get("axis", -1))
     return LossKind(name)
 
 

@@ -33,7 +33,7 @@ def settle_kind(kind, teacher, student, loss, label, arguments):
         if output.problem and kind != "regression":
             raise ValueError(f"The {role}'s values of {label} {output.problem}")
     if kind == "auto":
-        kind = _inferred_kind(teacher.form, student.form, loss)
+        kind = inferred_kind(teacher, student, loss)
         if kind is None:
             raise ValueError(
                 f"It is not clear what {label} means: {_evidence(teacher, student, loss)}. "
@@ -47,8 +47,18 @@ def settle_kind(kind, teacher, student, loss, label, arguments):
     return kind
 
 
-def _inferred_kind(teacher, student, loss):
-    forms = {teacher, student}
+def inferred_kind(teacher, student, loss):
+    """The kind of a pair that follows from what is known, whether or not that goes together.
+
+    Args:
+        teacher: `OutputForm` of the teacher's output.
+        student: `OutputForm` of the student's output.
+        loss: `LossKind` of the student's output; `None` where it has no loss.
+
+    Returns:
+        A kind, or `None`.
+    """
+    forms = {teacher.form, student.form}
     family = None if loss is None else loss.family
     if "softmax" in forms:
         return "softmax"
@@ -102,9 +112,9 @@ def holds_probabilities(kind, role, output, loss, label):
     """
     form = output.form
     takes = None if loss is None else loss.takes
-    if role == "teacher" and takes == "logits":
+    if role == "teacher" and (kind, form, takes) != ("sigmoid", "unit", "probabilities"):
         takes = None  # it says nothing of a model that it does not train
-    if form == "unit" and kind == "softmax":
+    if form == "unit" and kind == "softmax" and takes is not None:
         form = "raw"  # rows that do not sum to 1
     if form in ("unit", "unknown") and takes is not None:
         form = kind if takes == "probabilities" else "raw"

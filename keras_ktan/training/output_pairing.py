@@ -4,7 +4,8 @@ from keras_ktan.introspection.output_probe import probe_outputs
 from keras_ktan.introspection.outputs import OutputForm, output_keys, select, validated_key
 from keras_ktan.training.connected_output import ConnectedOutput
 from keras_ktan.training.loss_kinds import loss_kind, loss_of_output
-from keras_ktan.training.output_kinds import holds_probabilities, settle_kind
+from keras_ktan.training.output_kinds import holds_probabilities, inferred_kind, settle_kind
+from keras_ktan.training.student_loss import has_own_compute_loss
 from keras_ktan.utils.numbers import is_active
 
 
@@ -44,6 +45,10 @@ class OutputCandidate:
         self.name = _name(self.teacher_key, self.student_key)
         self.unlike_grids = _unlike_grids(*shapes)
         self.problem = self.unlike_grids or _unlike_classes(*shapes)
+
+    def key(self, role):
+        """The key of the teacher's or of the student's output."""
+        return self.teacher_key if role == "teacher" else self.student_key
 
     def arguments(self):
         """The pair's first arguments, as code."""
@@ -155,7 +160,8 @@ class OutputPairing:
         """Find out the kind of each pair.
 
         Args:
-            loss: The `loss` argument of `compile`.
+            loss: The `loss` argument of `compile`; `None`: what the student was compiled with says
+                the kinds.
             weights: Dict from terms to their weights.
 
         Returns:
@@ -171,12 +177,18 @@ class OutputPairing:
         needed = strict or is_active(weights["feature"]) or is_active(weights["adversarial"])
         candidates = self.candidates if needed and self.may_pair(loss) else []
         values = self._probe(candidates)
+        student = self._traces["student"].model
+        if loss is None and not has_own_compute_loss(student):
+            loss = getattr(student, "loss", None)  # what the student was compiled with
         for candidate in candidates:
             try:
-                self.connected.append(self._connect(candidate, values, loss))
+                connected = self._connect(candidate, values, loss)
             except ValueError:
                 if strict:
                     raise
+                continue
+            if connected is not None:
+                self.connected.append(connected)
         return self.connected
 
     def _probe(self, candidates):
@@ -187,41 +199,33 @@ class OutputPairing:
     def _connect(self, candidate, values, loss):
         if candidate.problem:
             raise ValueError(candidate.problem)
-        kind, probabilities = candidate.kind, dict.fromkeys(self._traces, False)
-        if kind != "regression":
-            loss = loss_kind(
-                loss_of_output(
-                    loss,
-                    self._traces["student"].outputs,
-                    candidate.student_key,
-                    self._output_names,
-                )
+        no_probabilities = dict.fromkeys(self._traces, False)
+        if candidate.kind == "regression":
+            return ConnectedOutput(candidate, "regression", no_probabilities)
+        forms = {
+            role: OutputForm(
+                trace,
+                candidate.key(role),
+                None if values[role] is None else select(values[role], candidate.key(role)),
             )
-            forms = {
-                role: OutputForm(
-                    trace,
-                    getattr(candidate, f"{role}_key"),
-                    None
-                    if values[role] is None
-                    else select(values[role], getattr(candidate, f"{role}_key")),
-                )
-                for role, trace in self._traces.items()
-            }
-            kind = settle_kind(
-                kind,
-                forms["teacher"],
-                forms["student"],
-                loss,
-                candidate.name,
-                candidate.arguments(),
-            )
-            if kind != "regression":
-                _validate_classes(kind, candidate)
-                _validate_probed_grids(candidate, forms)
-                probabilities = {
-                    role: holds_probabilities(kind, role, form, loss, candidate.name)
-                    for role, form in forms.items()
-                }
+            for role, trace in self._traces.items()
+        }
+        outputs = self._traces["student"].outputs
+        loss = loss_kind(loss_of_output(loss, outputs, candidate.student_key, self._output_names))
+        both = forms["teacher"], forms["student"]
+        may_leave_out = not self.named and len(self.candidates) > 1
+        if loss is None and may_leave_out and inferred_kind(*both, loss) is None:
+            self._unnamed.append(f"{candidate.name} (it has no loss, which would say its kind)")
+            return None
+        kind = settle_kind(candidate.kind, *both, loss, candidate.name, candidate.arguments())
+        if kind == "regression":
+            return ConnectedOutput(candidate, kind, no_probabilities)
+        _validate_classes(kind, candidate, loss)
+        _validate_probed_grids(candidate, forms)
+        probabilities = {
+            role: holds_probabilities(kind, role, form, loss, candidate.name)
+            for role, form in forms.items()
+        }
         return ConnectedOutput(candidate, kind, probabilities)
 
     def left_out_unnamed(self):
@@ -257,7 +261,15 @@ def _default_keys(teacher_trace, student_trace):
     ]
 
 
-def _validate_classes(kind, candidate):
+def _validate_classes(kind, candidate, loss):
+    axis = loss.axis if loss is not None and kind == loss.family == "softmax" else -1
+    if axis not in (-1, candidate.rank - 1):
+        raise ValueError(
+            f"Received loss={loss.name!r} with the classes of {candidate.name} on axis {axis} of "
+            f"its shape {candidate.shapes[1]}. Expected them on the last axis, because every "
+            "position is distilled by itself. Move them there in both models, for example with "
+            "`keras.layers.Permute`, and leave `axis` out."
+        )
     if candidate.rank == 1:
         raise ValueError(
             f"Received kind={kind!r} for {candidate.name} of shape {candidate.shapes[1]}. Expected "

@@ -8,6 +8,7 @@ import difflib
 import keras
 
 from keras_ktan.introspection.model_inputs import input_names
+from keras_ktan.introspection.model_trace import layers_by_path
 from keras_ktan.losses.feature import takes_position_weights
 from keras_ktan.training.student_loss import has_own_compute_loss
 from keras_ktan.utils.finite import first_nonfinite
@@ -38,6 +39,15 @@ def validate_models(teacher, student):
         raise ValueError(
             f"The teacher and the student share the weights {names[:5]}. Expected none shared, "
             "because the teacher must not change. Build the student from layers of its own."
+        )
+    stateful = [
+        path for path, layer in layers_by_path(teacher).items() if getattr(layer, "stateful", False)
+    ]
+    if stateful:
+        raise ValueError(
+            f"The teacher's layers {stateful[:5]} are stateful: what they say of a batch depends "
+            "on the batches before. Expected a teacher that does not change. Build it with "
+            "stateful=False and copy its weights."
         )
     bad = first_nonfinite(teacher.variables)
     if bad is not None:

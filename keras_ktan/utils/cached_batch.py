@@ -118,5 +118,6 @@ def require_maps(needed, known):
         raise ValueError(
             f"The cache lacks the maps of the teacher's layers {missing}; it holds those of "
             f"{list(known)}. Expected every map that the distiller's pairs use. Fill a cache "
-            "from this distiller, `TeacherCache(distiller, ...)`, in a new directory."
+            "from this distiller, `TeacherCache(distiller, ...)`, or from the teacher with "
+            f"`layer_names={list(needed)}`, in a new directory."
         )

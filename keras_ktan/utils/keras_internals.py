@@ -20,6 +20,21 @@ def symbolic_build(model, **data):
     model._symbolic_build(**data)
 
 
+def loss_axis(loss):
+    """The axis of the classes that a loss was made with.
+
+    `SparseCategoricalCrossentropy` takes `axis` and shows it neither as an attribute nor in its
+    config.
+
+    Args:
+        loss: A `keras.losses.Loss`.
+
+    Returns:
+        What the loss was given, -1 where it takes no axis.
+    """
+    return getattr(loss, "axis", getattr(loss, "_fn_kwargs", {}).get("axis", -1))
+
+
 class SymbolicBuildHook:
     """A base of models that make more variables where Keras makes those of the metrics.
 

@@ -98,6 +98,13 @@ def one_label_less(read, parts):
     return parts[0], parts[1][1:]
 
 
+class EndlessBatches(keras.utils.PyDataset):
+    num_batches = None
+
+    def __getitem__(self, index):
+        return vectors(), LABELS
+
+
 ODD = {
     "another order": (lambda: Batches(shuffled), ("another order", "the same each", "shuffle")),
     "shuffled": (
@@ -109,7 +116,11 @@ ODD = {
         ("generator, which can be read once", "PyDataset", "into arrays"),
     ),
     "a function": (lambda: vectors, ("function", "arrays", "PyDataset")),
-    "endless": (lambda: tf_data().repeat(), ("endless", "finite", "take(n)")),
+    "endless": (lambda: tf_data().repeat(), ("images without an end", "finite", "take(n)")),
+    "endless batches": (
+        lambda: EndlessBatches(),
+        ("images without an end", "finite", "__len__"),
+    ),
     "fewer labels": (
         lambda: Batches(one_label_less),
         ("(6, 3), (5,)", "as many labels", "Resize"),

@@ -95,7 +95,7 @@ def test_validation_split_takes_the_last_examples():
         np.testing.assert_allclose(split[name], values, rtol=1e-5, err_msg=name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.promise(9)
 def test_backup_and_restore_beside_the_others(tmp_path):
     def callbacks():

@@ -128,7 +128,7 @@ def test_any_data_that_follow_from_the_epoch(kind, tmp_path):
     assert_ends_alike(whole, run(backup_in(tmp_path, ordered=ordered)))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.graph
 def test_also_compiled_and_with_several_steps_in_one_call(tmp_path):
     def distiller():

@@ -77,7 +77,7 @@ def test_what_is_missing_is_said_before_the_training(
     assert expected in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_whole_story(digits, tmp_path, monkeypatch, capsys):
     arguments = ["distill_digits.py", "--seeds", "1", "--epochs", "2", "--output", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", arguments)

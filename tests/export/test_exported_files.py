@@ -155,7 +155,7 @@ def test_without_data_random_inputs_are_compared_and_the_result_says_so(tmp_path
         result.bytes = 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_data_set_is_read_to_the_largest_number_of_examples_and_no_further(tmp_path):
     student, read = classifier(4), []
 
@@ -170,7 +170,7 @@ def test_a_data_set_is_read_to_the_largest_number_of_examples_and_no_further(tmp
     assert result.examples == 20 and len(read) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_student_that_predicts_another_structure_is_compared_by_its_call(tmp_path):
     """Detectors decode boxes in `predict`; a file holds what the call gives."""
 

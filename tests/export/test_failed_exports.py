@@ -36,8 +36,14 @@ def stand_in(path, text=b"an older export"):
     path.write_bytes(text)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["student", "student.tflite", "student.onnx"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("student.tflite", marks=pytest.mark.slow),
+        pytest.param("student", marks=pytest.mark.long),
+        pytest.param("student.onnx", marks=pytest.mark.long),
+    ],
+)
 def test_a_file_that_computes_something_else_is_set_aside_and_the_old_one_stays(
     name, tmp_path, monkeypatch
 ):

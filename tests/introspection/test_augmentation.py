@@ -48,6 +48,36 @@ def subclassed():
     return model
 
 
+class OwnNoise(L.Layer):
+    """Somebody's own augmentation, of which only `call` knows that it is random."""
+
+    def __init__(self, name="noise", weights=False):
+        super().__init__(name=name)
+        self.generator = keras.random.SeedGenerator(5)
+        self.with_weights = weights
+
+    def build(self, shape):
+        if self.with_weights:
+            self.scale = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+    def call(self, inputs, training=None):
+        if not training:
+            return inputs
+        return inputs + keras.random.normal(keras.ops.shape(inputs), seed=self.generator)
+
+
+class Centred(L.Layer):
+    """A layer of somebody's own that is not random."""
+
+    def call(self, inputs):
+        return inputs - keras.ops.mean(inputs, axis=(1, 2), keepdims=True)
+
+
+def with_generator(function):
+    generator = keras.random.SeedGenerator(6)
+    return L.Lambda(lambda x: function(x, generator), name="noise")
+
+
 @pytest.mark.parametrize(
     ("make", "found"),
     [
@@ -61,9 +91,22 @@ def subclassed():
         (lambda: head(L.Pipeline(two(), name="pipe")), {0: "pipe/turn"}),
         (two_inputs, {1: "flip"}),
         (subclassed, {0: "flip"}),
+        (lambda: head(OwnNoise()), {0: "noise"}),
+        (lambda: head(*two(), OwnNoise()), {0: "noise"}),
+        (lambda: head(OwnNoise(), nested=True), {0: "augment/noise"}),
+        (
+            lambda: head(
+                with_generator(lambda x, seed: x * keras.random.uniform((), seed=seed))
+            ),
+            {0: "noise"},
+        ),
+        (lambda: head(Centred()), {}),
+        (lambda: head(L.Conv2D(3, 3), OwnNoise()), {}),
+        (lambda: head(OwnNoise(weights=True)), {}),
     ],
     ids=["none", "no augmentation", "two", "then rescaled", "nested", "bytes", "made of others",
-         "pipeline", "one of two inputs", "subclassed"],
+         "pipeline", "one of two inputs", "subclassed", "own", "own behind Keras's", "own, nested",
+         "a function", "own, not random", "own behind weights", "own with weights"],
 )  # fmt: skip
 def test_layers_at_the_head_are_found_and_nothing_changes(make, found):
     model = make()
@@ -93,9 +136,12 @@ def beside():
         lambda: head(L.RandomRotation(0.2, seed=2), L.Rescaling(2.0), L.RandomFlip(name="flip")),
         lambda: head(L.Conv2D(3, 3), L.RandomFlip(seed=1, name="flip")),
         beside,
+        lambda: head(L.Rescaling(2.0), OwnNoise("flip")),
+        lambda: head(Centred(), OwnNoise("flip")),
     ],
-    ids=["behind rescaling", "behind dropout", "one behind rescaling", "on a map", "beside"],
-)
+    ids=["behind rescaling", "behind dropout", "one behind rescaling", "on a map", "beside",
+         "own behind rescaling", "own behind own"],
+)  # fmt: skip
 def test_elsewhere_they_are_an_error(make):
     with pytest.raises(ValueError, match=r"'student' has.*'flip'.*Expected.*Augment in the data"):
         find_augmentation(make())

@@ -413,6 +413,21 @@ def test_what_a_recurrent_layer_returns_at_each_step():
     assert default(model) == "states"
 
 
+def test_a_translator_whose_sentences_have_no_length():
+    """A cell runs as often as there are steps, and in the trace another number of times."""
+    words = [keras.Input((None,), dtype="int32", name=name) for name in ("source", "target")]
+    source, target = (layers.Embedding(9, 4, mask_zero=True)(tokens) for tokens in words)
+    _, *state = layers.LSTM(6, return_state=True)(source)
+    said = layers.LSTM(6, return_sequences=True, name="said")(target, initial_state=state)
+    said = layers.GRU(5, return_sequences=True, name="again")(said)
+    maps = feature_maps(keras.Model(words, layers.Dense(9, name="words")(said)))
+    assert [(entry.path, entry.shape) for entry in maps] == [
+        ("said", (None, None, 6)),
+        ("again", (None, None, 5)),
+        ("words", (None, None, 9)),
+    ]
+
+
 @pytest.mark.parametrize("kind", ["table", "vectors"])
 def test_a_model_without_maps(kind):
     steps = [layers.Dense(4), layers.Dense(2)]

@@ -262,6 +262,32 @@ def test_an_input_that_only_one_model_takes_is_passed_to_it_by_its_name(extra, s
     assert np.isclose(distiller.evaluate(x, y, verbose=0), distiller.evaluate(x, y, verbose=0))
 
 
+def ordered(width, names, structure=list):
+    """Of its two inputs, which go by their names, the second one counts twice."""
+    tensors = {name: keras.Input((5,), name=name) for name in names}
+    hidden = L.Concatenate()([tensors["tokens"], 2 * tensors["segments"]])
+    inputs = tensors if structure is dict else list(tensors.values())
+    return keras.Model(inputs, L.Dense(CLASSES)(L.Dense(width)(hidden)))
+
+
+@pytest.mark.promise(14)
+@pytest.mark.parametrize("structure", [list, dict])
+def test_inputs_of_the_same_names_in_another_order_need_names(structure):
+    keras.utils.set_random_seed(0)
+    teacher = ordered(8, ["tokens", "segments"])
+    student = ordered(4, ["segments", "tokens"], structure)
+    x = {"tokens": random_array(4, 5), "segments": random_array(4, 5, seed=1)}
+    distiller = KTANDistiller(teacher, student)
+    distiller.compile(keras.optimizers.SGD(0.0), loss_from_logits(), run_eagerly=True,
+                      logits_loss=keras.losses.MeanSquaredError())  # fmt: skip
+    with pytest.raises(ValueError, match="another order.*Expected names.*Pass a dict"):
+        distiller.train_on_batch(list(x.values()), np.arange(4))
+    logs = distiller.train_on_batch(x, np.arange(4), return_dict=True)
+    theirs = to_numpy(teacher([x["tokens"], x["segments"]]))
+    own = to_numpy(student(x))
+    np.testing.assert_allclose(logs["logits_loss"], np.mean((theirs - own) ** 2), rtol=1e-4)
+
+
 def test_models_without_a_common_input_are_an_error():
     with pytest.raises(ValueError, match="Rename the inputs of one"):
         other = keras.Input((5,), name="other")

@@ -77,6 +77,12 @@ def with_nan():
     return model
 
 
+def with_memory():
+    inputs = keras.Input(batch_shape=(4, 8, 8, 1))
+    steps = layers.Reshape((8, 8))(inputs)
+    return keras.Model(inputs, layers.Dense(5)(layers.GRU(3, stateful=True, name="gru")(steps)))
+
+
 def sharing_a_layer():
     first = teacher()
     inputs = keras.Input((8, 8, 1))
@@ -182,6 +188,10 @@ MISUSES = {
     "a teacher with a NaN": (
         lambda: distiller(with_nan()),
         ("'features/kernel' holds NaN", "Expected a trained teacher", "Load a good checkpoint"),
+    ),
+    "a teacher with a memory": (
+        lambda: KTANDistiller(with_memory(), student()),
+        ("['gru'] are stateful", "Expected a teacher that does not change", "stateful=False"),
     ),
     "inputs that differ": (
         lambda: distiller(classifier(shape=(8, 8, 3), name="teacher")),

@@ -102,6 +102,16 @@ def batches(x, y):
     return Batches()
 
 
+def endless_batches(x):
+    class Endless(keras.utils.PyDataset):
+        num_batches = None
+
+        def __getitem__(self, index):
+            return x, np.array(LABELS)
+
+    return Endless()
+
+
 def test_data_sets_give_what_arrays_give():
     teacher, student, x = two_models()
     y = np.array(LABELS)
@@ -193,6 +203,7 @@ def test_sigmoids_for_one_label_have_an_accuracy_and_no_calibration():
         (lambda x: (x,), ("without labels", "Expected pairs", "Pass")),
         (lambda x: x, ("of type ndarray", "Expected a tuple", "Pass")),
         (lambda x: [], ("without an example", "Expected at least one", "make a new one")),
+        (lambda x: endless_batches(x), ("data without an end", "Expected a finite", "__len__")),
         (lambda x: (x, np.array(LABELS[:5])), ("[5, 8]", "Expected as many", "Cut")),
         (lambda x: (x, np.array(LABELS) + 1), ("from 1 to 3", "from 0 to 2", "Pass the labels")),
         (lambda x: (x, np.array(LABELS) - 1), ("from -1 to 1", "from 0 to 2", "Pass the labels")),

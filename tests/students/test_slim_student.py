@@ -114,6 +114,8 @@ def test_target_of_macs_is_a_share_of_the_teachers(capsys):
     assert student.layers[0].units == 8
     assert "80 macs" in capsys.readouterr().out
     assert 0 < channel_record_of(student).width < 0.25
+    slim_student(dense_chain(64, 2), target={"macs": 0.125}, verbose=False)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.slow
