@@ -150,7 +150,8 @@ class FeatureDiscriminator(keras.layers.Layer):
                 seed=StepSeed(step, self.seed),
             )
             hidden = hidden + noise
-        for layer, bias in zip(self.hidden, ops.unstack(self.biases, self.depth), strict=True):
+        biases = ops.unstack(ops.convert_to_tensor(self.biases), self.depth)
+        for layer, bias in zip(self.hidden, biases, strict=True):
             hidden = layer(hide(hidden))
             hidden = ops.add(hidden, ops.cast(bias, hidden.dtype))
             hidden = ops.leaky_relu(hidden, negative_slope=0.2)
