@@ -1,5 +1,6 @@
 """What a measurement is made on."""
 
+import contextlib
 import os
 import platform
 
@@ -34,3 +35,29 @@ def limit_threads(threads):
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+@contextlib.contextmanager
+def traced(folder):
+    """Let the backend's profiler write what runs meanwhile, kernels of a GPU included.
+
+    Args:
+        folder: A `pathlib.Path` to be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        context = tf.profiler.experimental.Profile(str(folder))
+    elif backend == "jax":
+        import jax
+
+        context = jax.profiler.trace(str(folder))
+    else:
+        import torch
+
+        handler = torch.profiler.tensorboard_trace_handler(str(folder))
+        context = torch.profiler.profile(on_trace_ready=handler)
+    with context:
+        yield

@@ -122,6 +122,13 @@ def main(argv=None):
     parser.add_argument("--steps", type=int, default=20, help="steps in a round")
     parser.add_argument("--rounds", type=int, default=5, help="rounds that count")
     parser.add_argument(
+        "--profile",
+        type=pathlib.Path,
+        metavar="FOLDER",
+        help="write the backend's own trace of a round of each there; shows where a step's time "
+        "goes on a GPU",
+    )
+    parser.add_argument(
         "--output",
         type=pathlib.Path,
         default=BENCHMARKS / "results" / "images_per_second",
@@ -139,7 +146,10 @@ def main(argv=None):
         arguments.models, arguments.backends, arguments.dtypes, arguments.xla
     ):
         print(f"{models}, {backend}, {dtype}, XLA {xla}", flush=True)
-        results.append(measure(models, backend, dtype, xla == "on", options))
+        more = []
+        if arguments.profile:
+            more = ["--profile", str(arguments.profile / f"{models}_{backend}_{dtype}_xla_{xla}")]
+        results.append(measure(models, backend, dtype, xla == "on", options + more))
         # Written after each: a stopped run keeps its rows.
         arguments.output.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
         arguments.output.with_suffix(".md").write_text(format_page(results))

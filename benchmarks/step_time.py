@@ -1,7 +1,8 @@
 """What a training step costs: plain training, the teacher, KTAN term by term, and Keras's own.
 
-One pair of models, one process. The contestants take turns round by round, so that a machine
-that slows down slows all of them. Each number is the median over the rounds.
+One pair of models, one process. The contestants take turns round by round, and each round of one
+has a round of `student.fit` just before it: a machine that slows down slows both, and their ratio,
+with its interval over the rounds, says something on a busy machine, too.
 
 `images_per_second.py` runs this for the ResNets on every backend, in float32 and bfloat16, with
 and without XLA.
@@ -9,7 +10,9 @@ and without XLA.
 
 import argparse
 import json
+import math
 import pathlib
+import re
 import statistics
 import tempfile
 import time
@@ -20,11 +23,12 @@ from keras_ktan_tasks import startup as startup
 # isort: split
 import keras
 import numpy as np
-from device import describe_device
+from device import describe_device, traced
 from resnets import resnet50_and_18, resnet56_and_20
 
 import keras_ktan
 from keras_ktan import FeaturePair, KTANDistiller, TeacherCache
+from keras_ktan_tasks.comparison import paired_interval
 
 # Weights of the labelled, logits, feature and generator losses.
 KTAN_WEIGHTS = {
@@ -33,7 +37,7 @@ KTAN_WEIGHTS = {
     "KTAN: + features": (1.0, 1.0, 1.0, 0.0),
     "KTAN: + adversary": (1.0, 1.0, 1.0, 0.1),
 }
-CACHED = "KTAN from a TeacherCache"
+STUDENT, CACHED = "student.fit", "KTAN from a TeacherCache"
 KERAS = "keras.distillation: logits + features"
 
 
@@ -166,41 +170,76 @@ def make_contestants(arguments, data, cache_directory):
     return contestants
 
 
-def measure(contestants, rounds, steps):
-    """Seconds a step of each contestant.
+def measure(contestants, rounds, steps, clock=time.perf_counter):
+    """Seconds a step of each contestant, and of the student's step beside it.
 
     Args:
-        contestants: Dict from names to functions that run `steps` steps.
+        contestants: Dict from names to functions that run `steps` steps; one is `STUDENT`.
         rounds: How often each runs, after one run that is not counted.
         steps: Steps in one run.
+        clock: Function that returns seconds.
 
     Returns:
-        Dict from names to lists of seconds a step, one a round.
+        A tuple of two dicts from names to lists with one number a round: seconds a step, and how
+        many times those of the `STUDENT` that ran just before.
     """
     for name, run in contestants.items():
         print(f"warming up: {name}", flush=True)
         run()
-    seconds = {name: [] for name in contestants}
+
+    def seconds_of(name):
+        start = clock()
+        contestants[name]()
+        return (clock() - start) / steps
+
+    seconds, ratios = {name: [] for name in contestants}, {}
     for number in range(rounds):
         print(f"round {number + 1} of {rounds}", flush=True)
-        for name, run in contestants.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append((time.perf_counter() - start) / steps)
-    return seconds
+        for name in contestants:
+            if name == STUDENT:
+                continue
+            alone, found = seconds_of(STUDENT), seconds_of(name)
+            seconds[STUDENT].append(alone)
+            seconds[name].append(found)
+            ratios.setdefault(name, []).append(found / alone)
+    return seconds, ratios
 
 
-def format_table(seconds):
-    """A Markdown table of medians, with the range over the rounds."""
-    plain = statistics.median(seconds["student.fit"])
-    lines = ["| what | ms a step, median (min to max) | times student.fit |", "|---|---|---|"]
+def format_table(seconds, ratios):
+    """A Markdown table of medians with their range, and of mean ratios with their intervals."""
+    lines = [
+        "| what | ms a step, median (min to max) | times student.fit, 95 % interval |",
+        "|---|---|---|",
+    ]
     for name, values in seconds.items():
         median = statistics.median(values)
         lines.append(
             f"| {name} | {1e3 * median:.1f} ({1e3 * min(values):.1f} to {1e3 * max(values):.1f}) "
-            f"| {median / plain:.2f} |"
+            f"| {format_ratio(ratios[name]) if name in ratios else ''} |"
         )
     return "\n".join(lines)
+
+
+def format_ratio(ratios):
+    """The geometric mean of some ratios, with its interval where there are two."""
+    mean, half = paired_interval([math.log(ratio) for ratio in ratios])
+    if len(ratios) < 2:
+        return f"{math.exp(mean):.2f}"
+    low, high = math.exp(mean - half), math.exp(mean + half)
+    return f"{math.exp(mean):.2f} ({low:.2f} to {high:.2f})"
+
+
+def profile(contestants, folder):
+    """Trace one round of each contestant, which is warm, with the backend's profiler.
+
+    Args:
+        contestants: As in `measure`.
+        folder: Where the traces go, one folder each; TensorBoard and Perfetto read them.
+    """
+    for name, run in contestants.items():
+        print(f"profiling: {name}", flush=True)
+        with traced(folder / re.sub(r"\W+", "_", name).strip("_")):
+            run()
 
 
 def main(argv=None):
@@ -216,6 +255,12 @@ def main(argv=None):
         nargs="*",
         metavar="NAME",
         help="what to measure beside student.fit and teacher.predict; default: everything",
+    )
+    parser.add_argument(
+        "--profile",
+        type=pathlib.Path,
+        metavar="FOLDER",
+        help="write the backend's own trace of a round of each there, one folder each",
     )
     parser.add_argument("--jit-compile", action="store_true", help="compile with XLA")
     parser.add_argument(
@@ -238,8 +283,10 @@ def main(argv=None):
     )
     with tempfile.TemporaryDirectory() as cache_directory:
         contestants = make_contestants(arguments, data, cache_directory)
-        seconds = measure(contestants, arguments.rounds, arguments.steps)
-    table = format_table(seconds)
+        seconds, ratios = measure(contestants, arguments.rounds, arguments.steps)
+        if arguments.profile:
+            profile(contestants, arguments.profile)
+    table = format_table(seconds, ratios)
     pair = "" if arguments.models == "small" else f"{arguments.models}, "
     dtype = "" if arguments.dtype == "float32" else f"{arguments.dtype}, "
     about = (
@@ -258,6 +305,7 @@ def main(argv=None):
                 "device": describe_device(),
                 "batch_size": arguments.batch_size,
                 "seconds_per_step": seconds,
+                "times_student": ratios,
             },
             indent=1,
         )

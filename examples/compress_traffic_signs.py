@@ -176,8 +176,8 @@ def parse_arguments():
     if arguments.output is None:
         name = "compressed_digits" if arguments.digits else "traffic_signs"
         arguments.output = pathlib.Path("runs") / (name + "_quick" * arguments.quick)
-    modules = ["ai_edge_litert"] + ([] if arguments.digits else ["tensorflow_datasets"])
-    require(parser, arguments.output, *modules)
+    data = "sklearn" if arguments.digits else "tensorflow_datasets"
+    require(parser, arguments.output, "ai_edge_litert", data)
     if not arguments.digits:
         folder = (arguments.data_dir or pathlib.Path(".")) / "gtsrb" / "1.0.0"
         if not folder.is_dir():

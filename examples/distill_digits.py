@@ -57,7 +57,7 @@ def main():
         help="folder for the table, the picture, the numbers and the SavedModel",
     )
     arguments = parser.parse_args()
-    require(parser, arguments.output, "matplotlib")
+    require(parser, arguments.output, "matplotlib", "sklearn")
     train, validation, test = load_data()
 
     print(f"teacher: {arguments.epochs} epochs on {TRAIN} images ...", flush=True)

@@ -161,7 +161,7 @@ def main():
         help="folder of the searches, one for each number of epochs",
     )
     arguments = parser.parse_args()
-    require(parser, arguments.output, "tensorboard")
+    require(parser, arguments.output, "tensorboard", "sklearn")
     epochs = arguments.epochs
     train, validation, test = load_data()
     teacher = train_teacher(train, arguments.teacher_epochs)

@@ -382,9 +382,9 @@ class KTANDistiller(TrainStep, keras.Model):
         return self._untracked.compile_arguments["loss"] is not None
 
     @property
-    def loss_trackers(self) -> list[keras.Metric]:
-        """Metrics of the terms that only a distillation has."""
-        return self._untracked.loss_trackers.metrics
+    def loss_trackers(self) -> LossTrackers:
+        """The metric of the terms that only a distillation has."""
+        return self._untracked.loss_trackers
 
     @property
     def divergence_metric(self) -> DivergenceMetric | None:
@@ -513,7 +513,8 @@ class KTANDistiller(TrainStep, keras.Model):
         if self.divergence_guard:
             self.divergence_metric.update_state({**terms, "loss": loss})
         logs = self.log_evaluation(x, y, y_pred, sample_weight, loss)
-        return logs | self._untracked.loss_trackers.update(terms, batch_size(x))
+        self.loss_trackers.update_state(terms, batch_size(x))
+        return logs | self.loss_trackers.result()
 
     def log_evaluation(self, x, y, y_pred, sample_weight, loss):
         """Update the trackers and return the logs of an evaluation step."""
@@ -545,7 +546,7 @@ class KTANDistiller(TrainStep, keras.Model):
     def metrics(self):
         metrics = super().metrics
         if self.compiled:
-            metrics = [*metrics, *self.loss_trackers]
+            metrics = [*metrics, self.loss_trackers]
             if self.divergence_guard:
                 metrics.append(self.divergence_metric)
             if not self.has_compiled_loss:
@@ -560,7 +561,7 @@ class KTANDistiller(TrainStep, keras.Model):
         else:
             results = self.student.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
             results["loss"] = self._loss_metric().result()
-        terms = {tracker.name for tracker in self.loss_trackers}
+        terms = self.loss_trackers.log_names
         return {name: value for name, value in results.items() if name not in terms}
 
     def export(self, filepath: str, format: str | None = None, **kwargs) -> ExportResult:

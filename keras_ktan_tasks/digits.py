@@ -5,7 +5,6 @@
 
 import keras
 import numpy as np
-from sklearn.datasets import load_digits
 
 TRAIN, VALIDATION = 1000, 297  # the other 500 are the test part
 BATCH_SIZE = 32
@@ -21,6 +20,9 @@ def load_data():
     Returns:
         Three tuples `(images, labels)`; images are `(count, 8, 8, 1)` between 0 and 1.
     """
+    # Imported here: a command line is checked before, and says what to install.
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))
     images = (digits.images[order, :, :, None] / 16.0).astype("float32")

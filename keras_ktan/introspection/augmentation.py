@@ -134,9 +134,10 @@ def _observe(model, layers, augmenting, own):
     ]
     generator = np.random.default_rng(0)
     inputs = keras.tree.map_structure(lambda spec: _made_up(spec, generator), symbolic_input(model))
+    images = _images(inputs)  # before: on torch Keras's RandomBrightness changes what it takes
     with keras.StatelessScope(), intercept_calls(hooks):
         model(inputs, training=True)
-    return _images(inputs), calls
+    return images, calls
 
 
 def _differ(one, other):
@@ -156,9 +157,12 @@ def _made_up(spec, generator):
 
 
 def _images(structure):
-    """Numbers of the tensors in a structure that may be images."""
+    """Numbers of the tensors in a structure that may be images.
+
+    Copies: on torch an array shares its memory with a tensor that a layer may change in place.
+    """
     return [
-        np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(leaf, "float32")))
+        np.array(keras.ops.convert_to_numpy(keras.ops.cast(leaf, "float32")))
         for leaf in keras.tree.flatten(structure)
         if len(getattr(leaf, "shape", ())) > 0
     ]

@@ -8,6 +8,8 @@ every backend and for every kind of model.
 import contextlib
 import threading
 
+import keras
+
 # Over who comes to listen to a layer and who goes. Never held while a layer runs.
 _lock = threading.Lock()
 
@@ -82,3 +84,42 @@ def intercept_calls(hooks):
         with _lock:
             for stand_in, listener in reversed(entered):
                 stand_in.remove(listener)
+
+
+class FirstSteps:
+    """Lets the first step of each recurrent layer's cell be noted, and no other.
+
+    How often a cell runs depends on the backend and on the length of the sequence.
+    """
+
+    def __init__(self):
+        self._cells = []  # of the recurrent layers that run now: [cell, whether it ran]
+        self._later = 0
+
+    def run(self, layer, noted, unnoted):
+        """Run a layer by one of two functions without arguments.
+
+        Args:
+            layer: The `keras.layers.Layer`.
+            noted: Runs it and notes the call.
+            unnoted: Runs it.
+
+        Returns:
+            What the function returned.
+        """
+        cell = next((entry for entry in self._cells if entry[0] is layer), None)
+        if self._later or (cell and cell[1]):
+            self._later += 1
+            try:
+                return unnoted()
+            finally:
+                self._later -= 1
+        if cell:
+            cell[1] = True
+        if not isinstance(layer, keras.layers.RNN):
+            return noted()
+        self._cells.append([layer.cell, False])
+        try:
+            return noted()
+        finally:
+            self._cells.pop()

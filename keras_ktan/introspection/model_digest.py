@@ -14,18 +14,16 @@ _WITHOUT_INFLUENCE = ("build_config", "compile_config", "shared_object_id", "tra
 _REFERENCES = ("keras_history", "input_layers", "output_layers")
 
 
-def weights_digest(model, weights=None):
+def weights_digest(model):
     """A digest of a model's weights, without their names and without random states.
 
     Args:
         model: A built `keras.Model`.
-        weights: The values of `model.weights`, for a moment in which its variables have none.
 
     Returns:
         Text.
     """
-    if weights is None:
-        weights = map(value_of, model.weights)
+    weights = map(value_of, model.weights)
     return combined([array_digest(keras.ops.convert_to_numpy(weight)) for weight in weights])
 
 
@@ -44,17 +42,16 @@ def config_digest(model):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def teacher_digest(model, weights=None):
+def teacher_digest(model):
     """A digest of the weights and of the layers, which make of the same weights other outputs.
 
     Args:
         model: A built `keras.Model`.
-        weights: As in `weights_digest`.
 
     Returns:
         Text.
     """
-    return f"{weights_digest(model, weights)} {config_digest(model)}"
+    return f"{weights_digest(model)} {config_digest(model)}"
 
 
 class _Names:

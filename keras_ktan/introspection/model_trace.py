@@ -12,7 +12,7 @@ import collections
 import keras
 import numpy as np
 
-from keras_ktan.introspection.layer_calls import intercept_calls
+from keras_ktan.introspection.layer_calls import FirstSteps, intercept_calls
 
 LayerCall = collections.namedtuple(
     "LayerCall",
@@ -203,12 +203,17 @@ class ModelTrace:
         events = []
         ids = {}
 
+        steps = FirstSteps()
+
         def note(path, layer):
             def on_call(call, args, kwargs):
-                first_inside = len(events)
-                outputs = call(*args, **kwargs)
-                events.append((path, layer, _tensors((args, kwargs)), outputs, first_inside))
-                return outputs
+                def noted():
+                    first_inside = len(events)
+                    outputs = call(*args, **kwargs)
+                    events.append((path, layer, _tensors((args, kwargs)), outputs, first_inside))
+                    return outputs
+
+                return steps.run(layer, noted, lambda: call(*args, **kwargs))
 
             return on_call
 

@@ -84,7 +84,7 @@ class FeatureDiscriminator(keras.layers.Layer):
         self.seed = int(seed)
         self.hidden = [
             SpectralConvolution(
-                filters, kernel_size, name=f"hidden_{index}", dtype=self.dtype_policy
+                filters, kernel_size, False, name=f"hidden_{index}", dtype=self.dtype_policy
             )
             for index in range(depth)
         ]
@@ -98,6 +98,10 @@ class FeatureDiscriminator(keras.layers.Layer):
         for layer in self.hidden:
             layer.build(shape)
             shape = (*shape[:-1], self.filters)
+        # One variable for all layers: each takes an optimizer some forty operations a step.
+        self.biases = self.add_weight(
+            shape=(self.depth, self.filters), initializer="zeros", name="biases"
+        )
         self.logits.build(shape)
         if condition_shape is not None and self.conditional is not False:
             self.projection.build(tuple(condition_shape))
@@ -146,9 +150,12 @@ class FeatureDiscriminator(keras.layers.Layer):
                 seed=StepSeed(step, self.seed),
             )
             hidden = hidden + noise
-        for layer in self.hidden:
-            hidden = ops.leaky_relu(layer(hide(hidden)), negative_slope=0.2)
-        logits = self.logits(hidden)[..., 0]
+        biases = ops.unstack(ops.convert_to_tensor(self.biases), self.depth)
+        for layer, bias in zip(self.hidden, biases, strict=True):
+            hidden = layer(hide(hidden))
+            hidden = ops.add(hidden, ops.cast(bias, hidden.dtype))
+            hidden = ops.leaky_relu(hidden, negative_slope=0.2)
+        logits = ops.squeeze(self.logits(hidden), -1)
         if condition is None or self.conditional is False:
             return logits
         direction = self.projection(ops.cast(condition, hidden.dtype))

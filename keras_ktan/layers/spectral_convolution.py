@@ -4,8 +4,14 @@ import keras
 from keras import ops
 
 
-def _unit(vector):
-    return vector * ops.rsqrt(ops.maximum(ops.sum(ops.square(vector)), 1e-12))
+def _inverse_length(vector):
+    # What is added keeps 0 from becoming infinite and is lost beside any kernel in use.
+    return ops.rsqrt(ops.sum(ops.square(vector)) + 1e-30)
+
+
+def _random_direction(shape, dtype=None):
+    vector = keras.initializers.RandomNormal()(shape, dtype)
+    return vector * _inverse_length(vector)
 
 
 @keras.saving.register_keras_serializable(package="keras_ktan")
@@ -35,7 +41,7 @@ class SpectralConvolution(keras.layers.Layer):
         self.filters = filters
         self.kernel_size = kernel_size
         self.use_bias = use_bias
-        self.kernel = None
+        self.kernel = self.power_vector = None
 
     def build(self, input_shape):
         window = (self.kernel_size,) * (len(input_shape) - 2)
@@ -44,43 +50,51 @@ class SpectralConvolution(keras.layers.Layer):
             initializer="glorot_uniform",
             name="kernel",
         )
-        # The direction that the kernel stretches most; it is learned by power
-        # iteration, not by gradient, and saved with the weights.
-        self.power_vector = self.add_weight(
-            shape=(self.filters,),
-            initializer="random_normal",
-            trainable=False,
-            dtype=keras.config.floatx(),
-            autocast=False,
-            aggregation="mean",
-            name="power_vector",
-        )
+        if self.filters > 1:
+            # The direction that the kernel stretches most, a column of length one; it is learned
+            # by power iteration, not by gradient, and saved with the weights. One filter has no
+            # other direction, and its largest singular value is its length.
+            self.power_vector = self.add_weight(
+                shape=(self.filters, 1),
+                initializer=_random_direction,
+                trainable=False,
+                dtype=keras.config.floatx(),
+                autocast=False,
+                aggregation="mean",
+                name="power_vector",
+            )
         self.bias = (
             self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
             if self.use_bias
             else None
         )
 
-    def _matrix(self):
-        return ops.reshape(ops.cast(self.kernel, keras.config.floatx()), (-1, self.filters))
+    def _matrix(self, kernel):
+        return ops.reshape(kernel, (-1, self.filters))
 
     def advance_power_iteration(self):
         """Move the power vector one iteration nearer to the largest singular vector."""
-        matrix = self._matrix()
-        left = _unit(ops.matmul(matrix, self.power_vector))
-        self.power_vector.assign(ops.stop_gradient(_unit(ops.matmul(left, matrix))))
+        if self.power_vector is None:
+            return
+        matrix = self._matrix(ops.cast(self.kernel, keras.config.floatx()))
+        left = ops.reshape(ops.matmul(matrix, self.power_vector), (1, -1))
+        right = ops.reshape(ops.matmul(left, matrix), (-1, 1))
+        self.power_vector.assign(ops.stop_gradient(right * _inverse_length(right)))
 
     def normalized_kernel(self):
         """The kernel divided by its estimated largest singular value.
 
+        The estimate is the length to which the kernel stretches the power vector. Its gradient is
+        that of the singular value between its two vectors where these are stopped.
+
         Returns:
             Tensor of the kernel's shape; its gradient flows to the kernel.
         """
-        matrix = self._matrix()
-        right = ops.stop_gradient(_unit(ops.convert_to_tensor(self.power_vector)))
-        left = ops.stop_gradient(_unit(ops.matmul(matrix, right)))
-        largest = ops.sum(left * ops.matmul(matrix, right))
-        return ops.cast(self.kernel, keras.config.floatx()) / ops.maximum(largest, 1e-6)
+        kernel = ops.cast(self.kernel, keras.config.floatx())
+        stretched = kernel
+        if self.power_vector is not None:
+            stretched = ops.matmul(self._matrix(kernel), self.power_vector)
+        return kernel * _inverse_length(stretched)
 
     def call(self, inputs):
         kernel = ops.cast(self.normalized_kernel(), inputs.dtype)
@@ -88,7 +102,9 @@ class SpectralConvolution(keras.layers.Layer):
             outputs = ops.matmul(inputs, kernel)
         else:
             outputs = ops.conv(inputs, kernel, padding="same", data_format="channels_last")
-        return outputs if self.bias is None else outputs + ops.cast(self.bias, outputs.dtype)
+        if self.bias is None:
+            return outputs
+        return ops.add(outputs, ops.cast(self.bias, outputs.dtype))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.filters)

@@ -63,49 +63,66 @@ class AdversarialLoss:
                 "of real and fake logits, or None. Leave it out to compare logits with `boundary`."
             )
 
-    def discriminator_loss(self, real_logits: Any, fake_logits: Any, mask: Any = None) -> Any:
+    def discriminator_loss(
+        self,
+        real_logits: Any,
+        fake_logits: Any,
+        mask: Any = None,
+        reduction: Callable = mean_per_example,
+    ) -> Any:
         """What the discriminator minimises.
 
         Args:
             real_logits: Tensor `(batch, ...)`, logits of T2S's maps.
             fake_logits: Tensor `(batch, ...)`, logits of the student's maps.
             mask: Optional boolean tensor of their shape: where there is no padding.
+            reduction: Function of the values at all positions and the mask.
 
         Returns:
-            Tensor `(batch,)`.
+            What `reduction` returns; by default a tensor `(batch,)`.
         """
         values = self.discriminator(*in_full_precision(real_logits, fake_logits))
-        return mean_per_example(values, mask)
+        return reduction(values, mask)
 
-    def generator_loss(self, fake_logits: Any, mask: Any = None) -> Any:
+    def generator_loss(
+        self, fake_logits: Any, mask: Any = None, reduction: Callable = mean_per_example
+    ) -> Any:
         """What the student minimises.
 
         Args:
             fake_logits: Tensor `(batch, ...)`, logits of the student's maps.
             mask: Optional boolean tensor of their shape: where there is no padding.
+            reduction: Function of the values at all positions and the mask.
 
         Returns:
-            Tensor `(batch,)`.
+            What `reduction` returns; by default a tensor `(batch,)`.
         """
-        return mean_per_example(self.generator(*in_full_precision(fake_logits)), mask)
+        return reduction(self.generator(*in_full_precision(fake_logits)), mask)
 
-    def discriminator_accuracy(self, real_logits: Any, fake_logits: Any, mask: Any = None) -> Any:
+    def discriminator_accuracy(
+        self,
+        real_logits: Any,
+        fake_logits: Any,
+        mask: Any = None,
+        reduction: Callable = mean_per_example,
+    ) -> Any:
         """Share of logits that are right: 0.5 is guessing, at 1 the student learns nothing.
 
         Args:
             real_logits: Tensor `(batch, ...)`, logits of T2S's maps.
             fake_logits: Tensor `(batch, ...)`, logits of the student's maps.
             mask: Optional boolean tensor of their shape: where there is no padding.
+            reduction: Function of the values at all positions and the mask.
 
         Returns:
-            Tensor `(batch,)`.
+            What `reduction` returns; by default a tensor `(batch,)`.
         """
         real, fake = in_full_precision(real_logits, fake_logits)
         if self.accuracy is not None:
-            return mean_per_example(self.accuracy(real, fake), mask)
+            return reduction(self.accuracy(real, fake), mask)
         right = ops.cast(real > self.boundary, real.dtype)
         right = right + ops.cast(fake <= self.boundary, fake.dtype)
-        return mean_per_example(right, mask) / 2.0
+        return reduction(right, mask) / 2.0
 
     def get_config(self) -> dict:
         serialize = keras.saving.serialize_keras_object
@@ -125,18 +142,18 @@ ADVERSARIAL_LOSSES = {
     # sides of every discriminator loss are averaged.
     "bce": AdversarialLoss(
         generator=lambda fake: ops.softplus(-fake),
-        discriminator=lambda real, fake: (ops.softplus(-real) + ops.softplus(fake)) / 2.0,
+        discriminator=lambda real, fake: 0.5 * (ops.softplus(-real) + ops.softplus(fake)),
     ),
     # Mao et al., 2017 (arXiv 1611.04076), with targets 1 for real and 0 for fake.
     "least_squares": AdversarialLoss(
         generator=lambda fake: ops.square(fake - 1.0),
-        discriminator=lambda real, fake: (ops.square(real - 1.0) + ops.square(fake)) / 2.0,
+        discriminator=lambda real, fake: 0.5 * (ops.square(real - 1.0) + ops.square(fake)),
         boundary=0.5,
     ),
     # Lim and Ye, 2017 (arXiv 1705.02894).
     "hinge": AdversarialLoss(
         generator=lambda fake: -fake,
-        discriminator=lambda real, fake: (ops.relu(1.0 - real) + ops.relu(1.0 + fake)) / 2.0,
+        discriminator=lambda real, fake: 0.5 * (ops.relu(1.0 - real) + ops.relu(1.0 + fake)),
     ),
 }
 

@@ -1,5 +1,8 @@
 """From values at every position to one number per example, in full precision."""
 
+import functools
+import operator
+
 import keras
 from keras import ops
 
@@ -24,7 +27,33 @@ def mean_per_example(values, mask=None):
         return weighted_mean_over_positions(
             ops.where(mask, values, 0.0), ops.cast(mask, values.dtype)
         )
-    return ops.mean(ops.reshape(values, (ops.shape(values)[0], -1)), axis=-1)
+    axes = tuple(range(1, len(values.shape)))
+    return ops.mean(values, axis=axes) if axes else values
+
+
+def mean_over_all(values, mask=None):
+    """The mean over the examples of `mean_per_example`, as one reduction where it can be."""
+    return ops.mean(values if mask is None else mean_per_example(values, mask))
+
+
+def weighted_sum(weights, values):
+    """The sum of some scalars, each times its weight.
+
+    Nothing is multiplied by the number 1 or added to 0: in every step each would be an operation,
+    and more in its gradient.
+
+    Args:
+        weights: List of numbers or scalar tensors.
+        values: List of as many scalar tensors.
+
+    Returns:
+        Scalar tensor; 0 where there are none.
+    """
+    weighted = [
+        value if isinstance(weight, (int, float)) and weight == 1 else weight * value
+        for weight, value in zip(weights, values, strict=True)
+    ]
+    return functools.reduce(operator.add, weighted) if weighted else ops.zeros(())
 
 
 def weighted_mean_over_positions(values, weights):

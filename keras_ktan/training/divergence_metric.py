@@ -32,12 +32,8 @@ class DivergenceMetric(keras.metrics.Metric):
         Args:
             values: Dict from names to scalar tensors, with all terms.
         """
-        bad = ops.stack(
-            [
-                ops.cast(ops.logical_not(ops.isfinite(values[name])), "float32")
-                for name in self.terms
-            ]
-        )
+        values = ops.stack([ops.cast(values[name], keras.config.floatx()) for name in self.terms])
+        bad = ops.cast(ops.logical_not(ops.isfinite(values)), "float32")
         known = ops.convert_to_tensor(self._bad)
         # A gradient carries the trouble to the other replicas, which note it a step later and in
         # all terms. What was noted early weighs more.

@@ -1,7 +1,5 @@
 """The one forward pass of each model in a step."""
 
-import weakref
-
 import keras
 from keras import ops
 
@@ -39,7 +37,6 @@ class ForwardPasses:
         # Dict from the place of an input to the path of the last layer that augments it.
         self._augmentation = find_augmentation(pairing.student) if uses_teacher else {}
         self._teacher_key = None  # of the batches that hold this teacher's outputs
-        self._teacher_weights = None
         self._teacher_tap = FeatureTap(pairing.teacher, self._teacher_paths, "teacher")
         self._student_tap = FeatureTap(
             pairing.student, [*student_paths, *self._augmentation.values()], "student"
@@ -114,14 +111,6 @@ class ForwardPasses:
             maps=[stop(feature) for feature in forward.maps],
         )
 
-    def remember_weights(self, values):
-        """Remember where the teacher's weights are for steps whose variables have no values.
-
-        Args:
-            values: List of the tensors of the teacher's `weights`. They are not kept alive.
-        """
-        self._teacher_weights = [weakref.ref(value) for value in values]
-
     def validate_cached(self, x):
         """Check, while a step is traced, that a batch of a cache is one for these models.
 
@@ -148,7 +137,7 @@ class ForwardPasses:
         Raises:
             ValueError: As `validate_cached`.
         """
-        self._teacher_key = self._teacher_weights = None  # the teacher may be another by now
+        self._teacher_key = None  # the teacher may be another by now
         self._validate(batch_key(teacher), paths)
 
     def _validate(self, key, paths):
@@ -163,7 +152,7 @@ class ForwardPasses:
             )
         if key != self._teacher_key:
             # The weights may have changed since they were looked at.
-            self._teacher_key = batch_key(teacher_digest(self._teacher_tap.model, self._weights()))
+            self._teacher_key = batch_key(teacher_digest(self._teacher_tap.model))
         if key != self._teacher_key:
             raise ValueError(
                 f"The cache was filled by a teacher with other weights or layers than "
@@ -171,18 +160,6 @@ class ForwardPasses:
                 "is now. Fill a cache from this distiller in a new directory."
             )
         require_maps(self._teacher_paths, paths)
-
-    def _weights(self):
-        if self._teacher_weights is None:
-            return None
-        values = [value() for value in self._teacher_weights]
-        if any(value is None for value in values):
-            raise ValueError(
-                "Received a batch of a TeacherCache in the middle of a training on other data. "
-                "Expected it from the first step on, while the teacher's weights can be compared. "
-                "Call `fit` once for each of the data sets."
-            )
-        return values
 
     def _cached_teacher(self, outputs, maps):
         structured, output_masks = None, []

@@ -1,6 +1,7 @@
 """The distillation's own entries in the logs."""
 
 import keras
+from keras import ops
 
 TRACKER_NAMES = (
     "student_loss",
@@ -13,10 +14,12 @@ TRACKER_NAMES = (
 )
 
 
-class LossTrackers:
+class LossTrackers(keras.metrics.Metric):
     """Running means of the terms that are computed, and of no others.
 
-    A tracker that nobody updates would show up as 0 in the history.
+    One metric for all of them: they are added up as one vector, where a metric for each would be
+    as many small operations of every step again. A term that nobody updates would show up as 0
+    in the history.
 
     Args:
         objectives: The compiled `Objectives`.
@@ -25,26 +28,33 @@ class LossTrackers:
     """
 
     def __init__(self, objectives, taken=()):
+        super().__init__(name="loss_trackers")
         computed = objectives.computed_terms()
         # What a network minimises, or a part of it.
         self.losses = [name for name in computed if name.endswith("_loss")]
-        self._trackers = {
-            name: keras.metrics.Mean(name=f"ktan_{name}" if name in taken else name)
-            for name in TRACKER_NAMES
-            if name in computed
-        }
-        self.metrics = list(self._trackers.values())
+        self._terms = [name for name in TRACKER_NAMES if name in computed]
+        self.log_names = [f"ktan_{name}" if name in taken else name for name in self._terms]
+        self._total = self.add_variable((len(self._terms),), "zeros", name="total")
+        self.count = self.add_variable((), "zeros", name="count")
 
-    def update(self, values, batch_size):
+    def update_state(self, values, batch_size):
         """Take in one batch.
 
         Args:
             values: Dict from names to unweighted means over the batch.
             batch_size: Number of examples, the weight of this batch in the means.
-
-        Returns:
-            Dict from names to running means.
         """
-        for name, tracker in self._trackers.items():
-            tracker.update_state(values[name], sample_weight=batch_size)
-        return {tracker.name: tracker.result() for tracker in self.metrics}
+        if not self._terms:
+            return
+        dtype = self._total.dtype
+        batch_size = ops.cast(batch_size, dtype)
+        values = ops.stack([ops.cast(values[name], dtype) for name in self._terms])
+        self._total.assign_add(values * batch_size)
+        self.count.assign_add(batch_size)
+
+    def result(self):
+        """Dict from the names in the logs to the running means."""
+        if not self._terms:
+            return {}
+        means = ops.unstack(ops.divide_no_nan(self._total, self.count), len(self._terms))
+        return dict(zip(self.log_names, means, strict=True))

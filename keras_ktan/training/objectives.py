@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_ktan.losses.adversarial import get_adversarial_loss
 from keras_ktan.losses.feature import feature_loss
+from keras_ktan.losses.reductions import mean_over_all, weighted_sum
 from keras_ktan.training.forward_passes import ForwardPasses
 from keras_ktan.training.padding import make_target
 from keras_ktan.training.t2s_context import T2SContext
@@ -45,7 +46,7 @@ class Objectives:
         self.uses_discriminator = self.is_active("adversarial")
         self.uses_teacher = self.uses_maps or self.is_active("logits")
         self.pairs = pairing.pairs if self.uses_maps else []
-        self._discriminators = pairing.discriminators if self.uses_maps else []
+        self._discriminators = pairing.discriminators if self.uses_discriminator else []
         self.trains_t2s = any(not pair.teacher_to_student.selects for pair in self.pairs)
         self.teacher_paths = [pair.pair.teacher_layer_name for pair in self.pairs]
         self.uses_position_weights = any(
@@ -174,25 +175,26 @@ class Objectives:
             both = pair.discriminator(
                 ops.concatenate([real, student_map]), condition, step=step, mask=mask
             )
-            count = ops.shape(student_map)[0]
-            logits.append((both[:count], both[count:]))
+            logits.append(tuple(ops.split(both, 2)))
         return logits
 
     def discriminator_terms(self, logits, targets):
         """Dict with what the discriminators minimise, and how often they are right."""
         accuracies = [
-            ops.mean(self.adversarial_loss.discriminator_accuracy(real, fake, target.mask))
+            self.adversarial_loss.discriminator_accuracy(real, fake, target.mask, mean_over_all)
             for (real, fake), target in zip(logits, targets, strict=True)
         ]
         return {
             "discriminator_loss": self.discriminator_loss(logits, targets),
-            "discriminator_accuracy": sum(accuracies) / len(accuracies),
+            "discriminator_accuracy": weighted_sum(
+                [1 / len(accuracies)] * len(accuracies), accuracies
+            ),
         }
 
     def discriminator_loss(self, logits, targets):
         """What the discriminators minimise."""
         return self._sum_over_pairs(
-            self.adversarial_loss.discriminator_loss(real, fake, target.mask)
+            self.adversarial_loss.discriminator_loss(real, fake, target.mask, mean_over_all)
             for (real, fake), target in zip(logits, targets, strict=True)
         )
 
@@ -220,7 +222,7 @@ class Objectives:
             )
         if self.is_active("adversarial"):
             terms["adversarial"] = self._sum_over_pairs(
-                self.adversarial_loss.generator_loss(fake, target.mask)
+                self.adversarial_loss.generator_loss(fake, target.mask, mean_over_all)
                 for (_, fake), target in zip(logits, targets, strict=True)
             )
         return terms
@@ -236,9 +238,9 @@ class Objectives:
         Returns:
             Scalar tensor.
         """
-        parts = [self._weight(name, step) * value for name, value in terms.items()]
-        parts += [ops.sum(extra) for extra in regularisation]
-        return ops.sum(ops.stack([ops.cast(part, keras.config.floatx()) for part in parts]))
+        weights = [self._weight(name, step) for name in terms] + [1] * len(regularisation)
+        values = [*terms.values(), *(ops.sum(extra) for extra in regularisation)]
+        return weighted_sum(weights, [ops.cast(part, keras.config.floatx()) for part in values])
 
     def advance_power_iterations(self):
         """Once per step: the discriminators' spectral norms follow their kernels."""
@@ -252,9 +254,7 @@ class Objectives:
         return weight
 
     def _sum_over_pairs(self, values):
-        return sum(
-            pair.weight * ops.mean(value) for pair, value in zip(self.pairs, values, strict=True)
-        )
+        return weighted_sum([pair.weight for pair in self.pairs], list(values))
 
     def _mean_feature_loss(self, pair, teacher_outputs, mask, target, student_map):
         weigh = pair.pair.position_weights
@@ -263,16 +263,16 @@ class Objectives:
 
     def _mean_logits_loss(self, teacher, student, outputs):
         # `outputs` may be others than the student's own; padding is where it was.
-        return sum(
-            output.weight
-            * self._mean_over_batch(
+        means = [
+            self._mean_over_batch(
                 output,
                 teacher.outputs,
                 output.values("student", outputs),
                 output.mask(teacher, student),
             )
             for output in self.outputs
-        )
+        ]
+        return weighted_sum([output.weight for output in self.outputs], means)
 
     def _mean_over_batch(self, output, teacher_outputs, values, mask=None):
         wanted = output.values("teacher", teacher_outputs)

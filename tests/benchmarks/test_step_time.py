@@ -77,7 +77,10 @@ def test_images_per_second_are_measured_for_each_combination(benchmark, tmp_path
     assert f"XLA {xla}" in result["about"]
     seconds = result["seconds_per_step"]
     assert set(seconds) == {"student.fit", "teacher.predict", "KTAN: + adversary"}
-    assert all(len(values) == 2 and min(values) > 0 for values in seconds.values())
+    # A student's round beside each round of the other two.
+    assert [len(values) for values in seconds.values()] == [4, 2, 2]
+    assert all(min(values) > 0 for values in seconds.values())
+    assert set(result["times_student"]) == {"teacher.predict", "KTAN: + adversary"}
     assert result["device"] in page.split("\n")[0]
 
 
@@ -90,6 +93,29 @@ def test_the_cache_and_keras_own_distiller_are_measured(benchmark, tmp_path):
     rows = output.with_suffix(".md").read_text().splitlines()[4:]
     names = ["student.fit", "teacher.predict", step_time.CACHED, step_time.KERAS]
     assert [row.split("|")[1].strip() for row in rows] == names
+
+
+def test_a_ratio_is_that_of_two_rounds_side_by_side(benchmark):
+    step_time = benchmark("step_time")
+    now, speed = [0.0], [1.0]
+
+    def runs(seconds):
+        def run():
+            now[0] += seconds * speed[0]
+            speed[0] *= 1.0 if seconds == 10 else 3.0  # slower after each pair
+
+        return run
+
+    contestants = {"student.fit": runs(10), "one": runs(15), "other": runs(40)}
+    seconds, ratios = step_time.measure(contestants, 2, 5, clock=lambda: now[0])
+    assert ratios == {"one": pytest.approx([1.5, 1.5]), "other": pytest.approx([4.0, 4.0])}
+    # Warm-up left a speed of 9; 10 and 15 at it, 10 and 40 at 27, and so on; 5 steps each.
+    assert seconds["student.fit"] == pytest.approx([18.0, 54.0, 162.0, 486.0])
+    assert seconds["other"] == pytest.approx([216.0, 1944.0])
+    # Of 1 and 4 the geometric mean is 2; Student's t of one degree of freedom is 12.706.
+    low, high = 2 / 2**12.706, 2 * 2**12.706
+    assert step_time.format_ratio([1.0, 4.0]) == f"2.00 ({low:.2f} to {high:.2f})"
+    assert step_time.format_ratio([1.5]) == "1.50"
 
 
 def test_a_combination_that_does_not_run_is_named(benchmark, monkeypatch, tmp_path):

@@ -90,6 +90,19 @@ def test_missing_data_are_said_before_the_training(example, monkeypatch, tmp_pat
     assert "Leave it out, or --digits" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("missing", ["ai_edge_litert", "sklearn"])
+def test_a_missing_package_is_said_before_the_training(
+    missing, example, monkeypatch, tmp_path, capsys
+):
+    for name in ("ai_edge_litert", "sklearn"):
+        monkeypatch.setitem(sys.modules, name, None if name == missing else sys)
+    monkeypatch.setattr(sys, "argv", ["example", "--digits", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        example.main()
+    printed = capsys.readouterr().err
+    assert missing in printed and 'pip install -e ".[all]"' in printed
+
+
 @pytest.mark.slow
 @pytest.mark.graph
 def test_the_whole_story(example, monkeypatch, tmp_path, capsys):

@@ -111,13 +111,13 @@ class Bypassed(keras.Model):
         super().__init__()
         self.scale = scale
         self.stem, self.branch = conv(4, "stem", activation=None), conv(4, "branch")
-        self.half, self.last = conv(5, "half", strides=2), conv(6, "last")
+        self.halved, self.last = conv(5, "half", strides=2), conv(6, "last")
         self.pool, self.head = layers.GlobalAveragePooling2D(), layers.Dense(3, name="head")
 
     def call(self, inputs):
         hidden = self.stem(inputs)
         hidden = self.scale * hidden + self.branch(hidden)
-        return self.head(self.pool(self.last(self.half(hidden))))
+        return self.head(self.pool(self.last(self.halved(hidden))))
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.05, -1.0])

@@ -1,5 +1,7 @@
 """What a trace says about models of every kind, against what the models are known to hold."""
 
+import collections
+
 import keras
 import numpy as np
 import pytest
@@ -289,3 +291,34 @@ def test_an_unbuilt_model_is_refused():
     assert_three_parts(
         error.value, "'fresh' is not built", "Expected a built model", "Call it once"
     )
+
+
+class TwiceInAStep(keras.layers.Layer):
+    """A cell that runs one layer twice in each step."""
+
+    state_size = output_size = 3
+
+    def __init__(self):
+        super().__init__(name="cell")
+        self.dense = keras.layers.Dense(3, name="dense")
+
+    def call(self, inputs, states):
+        made = self.dense(self.dense(inputs + states[0]))
+        return made, [made]
+
+
+@pytest.mark.parametrize("length", [None, 4])
+def test_a_recurrent_layer_whatever_its_length(length):
+    """On torch a cell runs at each step, and an open length is two lengths there."""
+    inputs = keras.Input((length, 3))
+    hidden = keras.layers.LSTM(5, return_sequences=True, name="lstm")(inputs)
+    rnn = keras.layers.RNN(TwiceInAStep(), return_sequences=True, name="rnn")
+    model = keras.Model(inputs, rnn(keras.layers.Dense(3, name="mix")(hidden)))
+    trace = ModelTrace(model)
+    assert trace.outputs.shape == (None, length, 3)
+    counts = collections.Counter(call.path for call in trace.calls)
+    assert counts["rnn/cell"] == counts["lstm"] == counts["rnn"] == 1
+    assert counts["rnn/cell/dense"] == 2 and counts["lstm/lstm_cell"] <= 1
+    paths = [call.path for call in trace.calls]
+    call = trace.calls_of("rnn")[0]
+    assert paths[call.first_inside : -1] == ["rnn/cell/dense", "rnn/cell/dense", "rnn/cell"]

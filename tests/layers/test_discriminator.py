@@ -152,13 +152,15 @@ def test_logits_of_vectors_by_numpy():
     def normalised(layer):
         kernel = to_numpy(layer.kernel)
         _, values, directions = np.linalg.svd(kernel)
-        layer.power_vector.assign(directions[0])  # where the power iteration would end
+        if layer.power_vector is not None:  # where the power iteration would end
+            layer.power_vector.assign(directions[0][:, None])
         return kernel / values[0]
 
     hidden = features / np.sqrt((features**2).mean(1, keepdims=True))
-    for layer in discriminator.hidden:
-        layer.bias.assign(random_array(5, seed=4))
-        hidden = leaky(hidden @ normalised(layer) + to_numpy(layer.bias))
+    biases = random_array(2, 5, seed=4)
+    discriminator.biases.assign(biases)
+    for layer, bias in zip(discriminator.hidden, biases, strict=True):
+        hidden = leaky(hidden @ normalised(layer) + bias)
     discriminator.logits.bias.assign([0.7])
     plain = hidden @ normalised(discriminator.logits)[:, 0] + 0.7
     np.testing.assert_allclose(logits_of(discriminator, features), plain, atol=1e-4)
@@ -191,12 +193,11 @@ def test_without_a_condition_there_is_no_projection():
     discriminator = FeatureDiscriminator()
     discriminator.build((None, 5, 5, 3))
     assert discriminator.projection.kernel is None
-    # Two hidden kernels and biases, a logit's kernel and bias.
+    # Two hidden layers' biases and kernels, a logit's kernel and bias.
     assert [tuple(v.shape) for v in discriminator.trainable_variables] == [
+        (2, 16),
         (3, 3, 3, 16),
-        (16,),
         (3, 3, 16, 16),
-        (16,),
         (1, 1, 16, 1),
         (1,),
     ]
@@ -210,7 +211,7 @@ def test_advancing_moves_every_power_vector_and_nothing_else():
     discriminator.advance_power_iterations()
     moved = [v for v in discriminator.variables if not np.array_equal(before[id(v)], to_numpy(v))]
     layers = (*discriminator.hidden, discriminator.projection)
-    # The logit's one filter has one direction only; its vector was one after the first move.
+    assert discriminator.logits.power_vector is None  # one filter has one direction only
     vectors = {id(layer.power_vector) for layer in layers}
     assert vectors <= {id(variable) for variable in moved}
     assert all(variable.name == "power_vector" for variable in moved)

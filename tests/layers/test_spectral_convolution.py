@@ -34,7 +34,7 @@ def built(shape=(None, 6, 5, 3), filters=4, kernel_size=3, settled=False, seed=0
 def settle(layer):
     """Where the power iteration would end."""
     kernel = to_numpy(layer.kernel)
-    layer.power_vector.assign(np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]))[2][0])
+    layer.power_vector.assign(np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]))[2][:1].T)
 
 
 def largest_singular_value(kernel):

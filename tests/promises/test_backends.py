@@ -13,6 +13,7 @@ import pytest
 from models import image_data, image_model, loss_from_logits
 
 from keras_ktan import KTANDistiller
+from keras_ktan.utils.cached_batch import batch_key, pack
 
 BACKENDS = [
     name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name) is not None
@@ -168,6 +169,8 @@ def test_the_step_is_traced_once_a_batch_size_over_epochs_and_schedules(monkeypa
 def test_no_teacher_weight_is_a_constant_of_the_compiled_program():
     import jax
 
+    from keras_ktan.training.steps.teacher_weights import BatchesWithTeacher
+
     def model(units, name):
         inputs = keras.Input((4, 4, 1))
         hidden = keras.layers.Conv2D(8, 1, name="features", activation="relu")(inputs)
@@ -187,11 +190,48 @@ def test_no_teacher_weight_is_a_constant_of_the_compiled_program():
             distiller.metrics_variables,
         )
     )
-    program = jax.jit(distiller.train_step).lower(state, (images, labels)).as_text()
+    teacher = [variable.value for variable in distiller.teacher.variables]
+    batch = next(BatchesWithTeacher(iter([(images, labels)]), teacher))
+    step = jax.jit(distiller.train_step).lower(state, batch)
+    program = step.as_text()
     # 665,000 teacher weights written out would be millions of characters, as here.
     baked_in = jax.jit(lambda x: distiller.teacher(x)).lower(images).as_text()
     assert len(baked_in) > 1_000_000
     assert len(program) < 500_000
+    # They enter once and do not leave: what comes out is the state and the logs.
+    entering, leaving = (
+        len(jax.tree_util.tree_leaves(info)) for info in (step.args_info, step.out_info)
+    )
+    assert entering == sum(map(len, state)) + len(distiller.teacher.variables) + 2
+    assert leaving == sum(map(len, state)) + 1 + len(distiller.objectives.computed_terms())
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="state is handed over on JAX alone")
+def test_the_teacher_has_no_part_in_evaluations_and_in_steps_that_need_none(monkeypatch):
+    distiller = KTANDistiller(image_model(6, "teacher"), image_model(3, "student"))
+    teachers = {id(variable) for variable in distiller.teacher.variables}
+    assert not teachers & {id(variable) for variable in distiller.non_trainable_variables}
+    images, labels = image_data(4)
+    entered = []
+
+    def train_step(self, state, data):
+        entered.append(len(data.teacher))
+        raise StopIteration
+
+    monkeypatch.setattr(KTANDistiller, "train_step", train_step)
+
+    def enters(x, **weights):
+        distiller.compile("sgd", loss=loss_from_logits(), run_eagerly=True, **weights)
+        distiller.make_train_function()
+        with pytest.raises(StopIteration):
+            distiller.train_function((), iter([(x, labels)]))
+        return entered[-1]
+
+    off = {f"{term}_loss_weight": 0.0 for term in ("logits", "feature", "adversarial")}
+    assert enters(images) == len(teachers) > 0
+    assert enters(images, **off) == 0
+    # What a `TeacherCache` holds stands in for the teacher.
+    assert enters(pack(images, {}, {}, batch_key("some digest"))) == 0
 
 
 def test_the_metrics_of_a_student_with_a_loss_of_its_own_count_from_the_first_step():

@@ -47,7 +47,8 @@ def make_distiller(discriminator=None, dropout=0.0, regularizer=None, **argument
         # Where power iterations end up, so that the spectral norms stand still.
         kernel = keras.ops.convert_to_numpy(layer.kernel)
         *_, right = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]))
-        layer.power_vector.assign(right[0])
+        if layer.power_vector is not None:
+            layer.power_vector.assign(right[:1].T)
     return distiller
 
 

@@ -57,8 +57,10 @@ class Oracle(keras.Model):
         """A spectrally normalised convolution, written out again."""
         kernel, bias = layer.kernel, layer.bias
         matrix = ops.reshape(kernel, (-1, kernel.shape[-1]))
-        right = ops.convert_to_tensor(layer.power_vector)
-        right = ops.stop_gradient(right / ops.norm(right))
+        right = ops.ones((1, 1))  # one filter has one direction
+        if layer.power_vector is not None:
+            right = ops.convert_to_tensor(layer.power_vector)
+            right = ops.stop_gradient(right / ops.norm(right))
         left = ops.matmul(matrix, right)
         left = ops.stop_gradient(left / ops.norm(left))
         kernel = kernel / ops.sum(left * ops.matmul(matrix, right))
@@ -74,8 +76,11 @@ class Oracle(keras.Model):
     def logits_of(self, features, condition, stopped):
         size = ops.mean(ops.square(features), axis=(1, 2, 3), keepdims=True)
         hidden = features / ops.sqrt(size)
-        for layer in self.discriminator.hidden:
-            hidden = ops.leaky_relu(self.convolve(layer, hidden, stopped), 0.2)
+        biases = ops.convert_to_tensor(self.discriminator.biases)
+        biases = ops.stop_gradient(biases) if stopped else biases
+        for place, layer in enumerate(self.discriminator.hidden):
+            hidden = self.convolve(layer, hidden, stopped) + biases[place]
+            hidden = ops.leaky_relu(hidden, 0.2)
         logit = self.convolve(self.discriminator.logits, hidden, stopped)[..., 0]
         direction = self.convolve(self.discriminator.projection, condition, stopped)
         return logit + ops.sum(hidden * direction[:, None, None, :], axis=-1)

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_ktan.introspection.feature_tap import Forward
 from keras_ktan.training.steps.stateless_values import StatelessValues
+from keras_ktan.training.steps.teacher_weights import BatchWithTeacher, FunctionWithTeacher
 from keras_ktan.training.student_loss import build_student_metrics, student_forward
 from keras_ktan.utils.cached_batch import plain_batch, plain_iterator, unpack
 from keras_ktan.utils.keras_internals import SymbolicBuildHook
@@ -17,24 +18,19 @@ class TrainStep(SymbolicBuildHook):
 
     replica_count = 1  # `keras.distribution` keeps one program for all devices
 
-    @property
-    def non_trainable_variables(self):
-        # The teacher's weights are an input of the compiled step. Left out, they would be
-        # baked into the program as constants.
-        return super().non_trainable_variables + self.teacher.variables
-
     def on_symbolic_build(self, iterator, data_batch):
         build_student_metrics(self, plain_iterator(iterator or (), self.student_inputs), data_batch)
 
     def make_train_function(self, force=False):
-        super().make_train_function(force)
-        if self.compiled:
-            # Keras empties the variables before the step is traced.
-            values = [variable.value for variable in self.teacher.weights]
-            self.objectives.forward_passes.remember_weights(values)
+        if self.train_function is None or force:
+            super().make_train_function(force)
+            self.train_function = FunctionWithTeacher(self.train_function, self)
+        if isinstance(self.train_function, FunctionWithTeacher):
+            self.train_function.take_weights()
 
     def train_step(self, state, data):
-        step = _Step(self, state, data)
+        data, teacher = data if isinstance(data, BatchWithTeacher) else (data, [])
+        step = _Step(self, state, data, teacher)
         step.student_forward()
         step.teacher_forward()
         step.project_features()
@@ -91,9 +87,10 @@ class _Step:
         distiller: The `KTANDistiller`.
         state: The values of all variables, as Keras hands them over.
         data: A batch.
+        teacher: The values of the teacher's variables; `[]` where the step needs no teacher.
     """
 
-    def __init__(self, distiller, state, data):
+    def __init__(self, distiller, state, data, teacher):
         self.distiller = distiller
         self.objectives, self.optimizer = distiller.objectives, distiller.optimizer
         x, self.y, self.sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -106,7 +103,10 @@ class _Step:
             self.optimizer.variables,
             distiller.metrics_variables,
         )
-        self.values = StatelessValues(*zip(self.groups, state, strict=True))
+        groups = [*zip(self.groups, state, strict=True)]
+        if teacher:
+            groups.append((distiller.teacher.variables, teacher))
+        self.values = StatelessValues(*groups)
         self.gradients, self.others = {}, {}
         self.targets, self.logits, self._pull_logits = [], [], None
 

@@ -104,17 +104,20 @@ class TrainStep(SymbolicBuildHook):
         objectives = self.objectives
         # Each tape records what its network's gradient must pass through and no more: the
         # student's passes through the discriminator, the discriminator's ends at the maps.
-        tapes = {network: tf.GradientTape() for network in NETWORKS}
+        tapes = {network: tf.GradientTape(watch_accessed_variables=False) for network in NETWORKS}
         with tapes["student"]:
+            tapes["student"].watch(_values(self.student_variables))
             student, regularisation, terms = student_forward(self, x, *batch)
             outputs, maps = student.outputs, student.maps
             with tapes["student"].stop_recording():
                 teacher = objectives.teacher_forward(student.inputs, *cached)
                 objectives.observe_outputs(teacher, student)
             with tapes["t2s"]:
+                tapes["t2s"].watch(_values(self.t2s_variables))
                 targets, others = self._project_features(*batch, teacher, student)
                 losses = self._scaled_losses(others)
             with tapes["discriminator"]:
+                tapes["discriminator"].watch(_values(self.discriminator_variables))
                 logits, discriminator = self._discriminator_forward(teacher.outputs, targets, maps)
                 losses |= self._scaled_losses(discriminator)
             terms |= objectives.distillation_terms(teacher, student, targets, logits)
@@ -179,7 +182,7 @@ class TrainStep(SymbolicBuildHook):
         # Keras reports these numbers, which are right over all replicas, only where a step's
         # logs have the same names; else the mean of the replicas' own numbers, whatever their
         # shares of the data. The logs of an evaluation lack the terms that nobody updated.
-        idle = {tracker.name for tracker in self.loss_trackers if not tracker.count.numpy()}
+        idle = () if self.loss_trackers.count.numpy() else self.loss_trackers.log_names
         return {name: value for name, value in results.items() if name not in idle}
 
     def predict_step(self, data):
@@ -191,6 +194,10 @@ def _has_form(part):
     if isinstance(part, np.ndarray):
         return part.dtype.kind in "biuf"
     return isinstance(part, tf.TensorSpec | tf.Tensor) and part.shape.rank is not None
+
+
+def _values(variables):
+    return [variable.value for variable in variables]
 
 
 def _replicas():

@@ -1,0 +1,179 @@
+"""What a step costs apart from arithmetic, before and after a change of this package.
+
+On TensorFlow: operations of a step (`step_operations.py`), seconds to make and compile a distiller
+of ResNet50 and MobileNetV2, bytes that `DivergenceGuard` keeps. On JAX: what enters and leaves a
+compiled step and its instructions, and microseconds a step of tiny models with many layers, where
+the host's work is all there is. Run it for both backends and both versions, then join the parts:
+
+    KERAS_BACKEND=jax PYTHONPATH=CHECKOUT python benchmarks/step_cost.py --output after_jax.json
+    python benchmarks/step_cost.py --join --before before_*.json --after after_*.json
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import time
+
+# First: it imports Keras without start-up lines.
+from keras_ktan_tasks import startup as startup
+
+# isort: split
+import keras
+import numpy as np
+
+from keras_ktan import FeaturePair, KTANDistiller
+
+RESULT = pathlib.Path(__file__).resolve().parent / "results" / "step_cost.md"
+ALL_TERMS = {"logits_loss_weight": 1.0, "feature_loss_weight": 1.0, "adversarial_loss_weight": 0.02}
+
+
+def deep_model(blocks, name):
+    """A residual network of tiny maps: nothing to compute, and a lot to hand over."""
+    inputs = hidden = keras.Input((4, 4, 3))
+    hidden = keras.layers.Conv2D(4, 1)(hidden)
+    for stage in (1, 2, 3):
+        for _ in range(blocks):
+            branch = keras.layers.Conv2D(4, 1, use_bias=False)(hidden)
+            branch = keras.layers.BatchNormalization()(branch)
+            hidden = keras.layers.ReLU()(keras.layers.Add()([hidden, branch]))
+        hidden = keras.layers.Activation("relu", name=f"stage_{stage}")(hidden)
+    hidden = keras.layers.GlobalAveragePooling2D()(hidden)
+    return keras.Model(inputs, keras.layers.Dense(10)(hidden), name=name)
+
+
+def deep_pair():
+    """A compiled student by itself, and a compiled distiller with all terms."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    student = deep_model(5, "student")
+    student.compile("adam", loss)
+    distiller = KTANDistiller(
+        deep_model(20, "teacher"), deep_model(5, "student"), FeaturePair("stage_2", "stage_2")
+    )
+    distiller.compile("adam", loss, **ALL_TERMS)
+    return student, distiller
+
+
+def data(steps):
+    images = np.zeros((steps * 4, 4, 4, 3), "float32")
+    return images, np.zeros(steps * 4, "int32")
+
+
+def jax_program(model, batch):
+    """Numbers of tensors that enter and leave a compiled step, and of its instructions."""
+    import jax
+
+    model.train_on_batch(*batch)  # makes the metrics' variables
+    groups = ("trainable_variables", "non_trainable_variables", None, "metrics_variables")
+    groups = [model.optimizer.variables if n is None else getattr(model, n) for n in groups]
+    state = tuple([variable.value for variable in group] for group in groups)
+    if isinstance(model, KTANDistiller):
+        try:
+            from keras_ktan.training.steps.teacher_weights import BatchesWithTeacher
+        except ImportError:
+            pass  # before that, the teacher was a part of the state
+        else:
+            teacher = [variable.value for variable in model.teacher.variables]
+            batch = next(BatchesWithTeacher(iter([batch]), teacher))
+    lowered = jax.jit(model.train_step, donate_argnums=0, keep_unused=True).lower(state, batch)
+    compiled = lowered.compile()
+    return {
+        "arguments": len(jax.tree_util.tree_leaves(lowered.args_info)),
+        "results": len(jax.tree_util.tree_leaves(lowered.out_info)),
+        "instructions": compiled.as_text().count(" = "),
+    }
+
+
+def microseconds(models, rounds=9, steps=60):
+    """Median microseconds a step, the models' rounds taking turns."""
+    images, labels = data(steps)
+    taken = {name: [] for name in models}
+    for number in range(rounds + 1):
+        for name, model in models.items():
+            start = time.perf_counter()
+            model.fit(images, labels, batch_size=4, shuffle=False, verbose=0)
+            if number:  # the first one compiles
+                taken[name].append(1e6 * (time.perf_counter() - start) / steps)
+    return {name: round(statistics.median(values)) for name, values in taken.items()}
+
+
+def measure_jax():
+    student, distiller = deep_pair()
+    batch = data(1)
+    found = {}
+    for name, model in {"student": student, "all terms": distiller}.items():
+        for what, count in jax_program(model, batch).items():
+            found[f"JAX, {what} of the compiled step, {name}"] = count
+    for name, value in microseconds({"student": student, "all terms": distiller}).items():
+        found[f"JAX, microseconds a step of tiny deep models, {name}"] = value
+    return found
+
+
+def construction_seconds():
+    """Seconds to make a distiller of two models that are there, and to compile it."""
+    teacher = keras.applications.ResNet50(weights=None)
+    student = keras.applications.MobileNetV2(weights=None)
+    start = time.process_time()
+    distiller = KTANDistiller(teacher, student)
+    made = time.process_time()
+    distiller.compile("adam", "sparse_categorical_crossentropy")
+    return made - start, time.process_time() - made
+
+
+def measure_tensorflow():
+    from step_operations import count
+
+    found = {}
+    for name, (number, base) in count().items():
+        found[f"TensorFlow, operations, {name}"] = number
+        found[f"TensorFlow, operations, {name}, times student and teacher"] = round(
+            number / base, 2
+        )
+    made, compiled = construction_seconds()
+    found["TensorFlow, processor seconds to make a ResNet50 and MobileNetV2 distiller"] = round(
+        made, 2
+    )
+    found["TensorFlow, processor seconds to compile it"] = round(compiled, 2)
+    _, distiller = deep_pair()
+    distiller.fit(*data(2), batch_size=4, verbose=0)
+    kept = sum(int(np.prod(v.shape)) * 4 for v in distiller.state_variables)
+    student = sum(int(np.prod(v.shape)) * 4 for v in distiller.student.variables)
+    found["bytes that the guard keeps, deep models"] = kept
+    found["bytes of that student"] = student
+    return found
+
+
+def join(before, after):
+    """A Markdown table of two versions' parts."""
+
+    def read(paths):
+        return {k: v for path in paths for k, v in json.loads(path.read_text()).items()}
+
+    before, after = read(before), read(after)
+    lines = ["| what | before | after |", "|---|---|---|"]
+    for name, value in after.items():
+        lines.append(f"| {name} | {before.get(name, '')} | {value} |")
+    return "\n".join(lines)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=pathlib.Path, help="where to write this version's part")
+    parser.add_argument("--join", action="store_true", help="write the table of two versions")
+    parser.add_argument("--before", type=pathlib.Path, nargs="+", metavar="PART")
+    parser.add_argument("--after", type=pathlib.Path, nargs="+", metavar="PART")
+    arguments = parser.parse_args(argv)
+    if arguments.join:
+        text = join(arguments.before, arguments.after)
+        RESULT.write_text(f"{text}\n")
+        print(text)
+        return
+    measure = {"jax": measure_jax, "tensorflow": measure_tensorflow}[keras.backend.backend()]
+    found = measure()
+    print(json.dumps(found, indent=1))
+    if arguments.output:
+        arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
