@@ -62,8 +62,8 @@ def test_the_discriminator_sees_a_map_as_if_it_ended_at_its_padding(shape):
     discriminator = FeatureDiscriminator(noise_stddev=0.0, conditional=False)
     maps = random_array(3, *shape)
     discriminator(maps)
-    for layer in discriminator.hidden:  # padding must not come back by a bias
-        layer.bias.assign(np.ones(layer.bias.shape))
+    # Padding must not come back by a bias.
+    discriminator.biases.assign(np.ones(discriminator.biases.shape))
     expected = [to_numpy(discriminator(maps[i : i + 1, :n]))[0] for i, n in enumerate(LENGTHS)]
     maps[~VALID] = 30.0
     mask = np.broadcast_to(VALID.reshape(3, 5, *(1,) * (len(shape) - 2)), maps.shape[:-1])

@@ -491,11 +491,13 @@ def test_with_no_loss_only_named_outputs_pair():
     teacher = mlp(8)
     distiller, logs = distilled(teacher, student, None, x, y)
     assert "logits_loss" not in logs and not distiller.objectives.outputs
+    expected = softmax_kl(scores_of(teacher, x), scores_of(student, x))
+    for pair in (OutputPair(), OutputPair(kind="softmax")):  # the student's own loss says the kind
+        _, logs = distilled(teacher, student, None, x, y, pair)
+        np.testing.assert_allclose(logs["logits_loss"], expected, rtol=1e-4)
+    student.compile("sgd", lambda y, scores: keras.ops.mean(scores, axis=-1))
     with pytest.raises(ValueError, match="OutputPair"):  # raw scores without a loss that says what
         distilled(teacher, student, None, x, y, OutputPair())
-    _, logs = distilled(teacher, student, None, x, y, OutputPair(kind="softmax"))
-    expected = softmax_kl(scores_of(teacher, x), scores_of(student, x))
-    np.testing.assert_allclose(logs["logits_loss"], expected, rtol=1e-4)
 
 
 def test_a_pair_survives_its_config_and_the_distiller_its_file(tmp_path):
