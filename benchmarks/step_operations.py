@@ -65,14 +65,19 @@ def operations_of_step(model):
     return operations(lambda x, y: model.train_step((x, y)), images, labels)
 
 
-def count():
-    """Dict from what runs to its operations and what these are a share of."""
+def count(names=tuple(METHODS)):
+    """Dict from what runs to its operations and what these are a share of.
+
+    Args:
+        names: Which of `METHODS`.
+    """
     teacher, student = models()
     images = tf.TensorSpec((BATCH, SIZE, SIZE, 3), "float32")
     forward = operations(lambda x: teacher(x, training=False), images)
     alone = operations_of_step(compiled(student))
     counts = {"student's own step": (alone, alone), "teacher's forward pass": (forward, forward)}
-    for name, (logits, feature, adversarial, objective) in METHODS.items():
+    for name in names:
+        logits, feature, adversarial, objective = METHODS[name]
         pair = FeaturePair(
             "stage_2", "stage_2", teacher_to_student=TeacherToStudent(objective=objective)
         )

@@ -172,9 +172,12 @@ def _run_report(given):
                 "the array y. Write it with np.savez(..., y=labels)."
             )
         data = _inputs(given.data, arrays, teacher), labels
-    report = compression_report(
-        teacher, student, data=data, files=given.files, latency=given.latency
-    )
+    with warnings.catch_warnings():
+        # What it warns of is in the report as well.
+        warnings.filterwarnings("ignore", module=r"keras_ktan\.cli$")
+        report = compression_report(
+            teacher, student, data=data, files=given.files, latency=given.latency
+        )
     print(report.to_json() if given.json else report)
 
 

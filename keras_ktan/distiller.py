@@ -432,8 +432,10 @@ class KTANDistiller(TrainStep, keras.Model):
                 before in a long one.
         """
         compiled = self._untracked.compile_arguments or {"loss": None}
-        if compiled["loss"] and (self.objectives.uses_student_loss or compiled["metrics"]):
-            validation.validate_targets(x, y)
+        if compiled["loss"]:
+            metrics = compiled["metrics"] or compiled["weighted_metrics"]
+            if metrics or self.objectives.uses_student_loss:
+                validation.validate_targets(x, y)
         self._untracked.teacher_digest = None
         if isinstance(x, CachedDataset) and self.compiled:
             validation.validate_cached_steps(arguments.get("steps_per_epoch"))

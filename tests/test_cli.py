@@ -3,6 +3,7 @@
 import configparser
 import json
 import re
+import warnings
 
 import keras
 import numpy as np
@@ -52,6 +53,17 @@ def test_a_report_is_printed(files, capsys):
         answers = np.argmax(student.predict(data["x"], verbose=0), axis=-1)
         expected = float(np.mean(answers == data["y"]))
     assert found["qualities"]["student"]["accuracy"] == pytest.approx(expected)
+
+
+def test_a_warning_is_said_once(files, tmp_path, capsys):
+    with np.load(files["data"]) as data:
+        np.savez(tmp_path / "shifted.npz", x=data["x"], y=(data["y"] + 1) % 3)
+    shifted = ["--data", str(tmp_path / "shifted.npz")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert cli.main(["report", files["teacher"], files["student"], *shifted]) == 0
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).count("The teacher answers 0.0% of 50") == 1
 
 
 def test_what_export_is_asked_for(files, capsys, monkeypatch):

@@ -108,7 +108,8 @@ def time_file(format, path, inputs, runs):
 
 
 def _run_file(format, path, inputs, **options):
-    given = {"format": format, "path": str(path), **options}
+    # The script runs in another folder.
+    given = {"format": format, "path": str(path.absolute()), **options}
     try:
         return run_script("run_file.py", given, inputs)
     except FreshProcessError as error:

@@ -79,7 +79,7 @@ class SpectralConvolution(keras.layers.Layer):
         matrix = self._matrix(ops.cast(self.kernel, keras.config.floatx()))
         left = ops.reshape(ops.matmul(matrix, self.power_vector), (1, -1))
         right = ops.reshape(ops.matmul(left, matrix), (-1, 1))
-        self.power_vector.assign(ops.stop_gradient(right * _inverse_length(right)))
+        self.power_vector.assign(right * _inverse_length(right))
 
     def normalized_kernel(self):
         """The kernel divided by its estimated largest singular value.

@@ -30,7 +30,7 @@ def remarks(report):
             f"milliseconds are included, {report.device}"
         )
         if report.files:
-            lines.append("latency of the files: by their own runtimes, CPU")
+            lines.append("latency of the files: by their own runtimes, on the same machine's CPU")
     if report.examples:
         lines.append(f"data: {report.examples:,} examples")
     if report.class_losses:

@@ -38,9 +38,9 @@ class DivergenceMetric(keras.metrics.Metric):
         # A gradient carries the trouble to the other replicas, which note it a step later and in
         # all terms. What was noted early weighs more.
         bad = bad / (1.0 + ops.convert_to_tensor(self._good_steps))
-        noted = ops.where(ops.any(known > 0), known, bad)
+        noted = ops.where(ops.any(known), known, bad)
         self._bad.assign(noted)
-        self._good_steps.assign_add(ops.where(ops.any(noted > 0), 0.0, 1.0))
+        self._good_steps.assign_add(ops.cast(ops.logical_not(ops.any(noted)), "float32"))
 
     def result(self):
         return {}

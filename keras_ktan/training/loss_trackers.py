@@ -47,7 +47,7 @@ class LossTrackers(keras.metrics.Metric):
         if not self._terms:
             return
         dtype = self._total.dtype
-        batch_size = ops.cast(batch_size, dtype)
+        batch_size = ops.convert_to_tensor(batch_size, dtype)
         values = ops.stack([ops.cast(values[name], dtype) for name in self._terms])
         self._total.assign_add(values * batch_size)
         self.count.assign_add(batch_size)

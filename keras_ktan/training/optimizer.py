@@ -167,6 +167,10 @@ class DistillationOptimizer(keras.optimizers.Optimizer):
         with self._as_itself():
             super().build(everything)
 
+    def variables_of(self, network):
+        """The variables of one of `NETWORKS`, as `build` got them: a list that no step rebuilds."""
+        return self._groups.variables[NETWORKS.index(network)]
+
     def split_variables(self):
         """The variables of each network, three lists, as `build` got them."""
         return [list(group) for group in self._groups.variables]

@@ -112,9 +112,9 @@ def test_a_ratio_is_that_of_two_rounds_side_by_side(benchmark):
     # Warm-up left a speed of 9; 10 and 15 at it, 10 and 40 at 27, and so on; 5 steps each.
     assert seconds["student.fit"] == pytest.approx([18.0, 54.0, 162.0, 486.0])
     assert seconds["other"] == pytest.approx([216.0, 1944.0])
-    # Of 1 and 4 the geometric mean is 2; Student's t of one degree of freedom is 12.706.
-    low, high = 2 / 2**12.706, 2 * 2**12.706
-    assert step_time.format_ratio([1.0, 4.0]) == f"2.00 ({low:.2f} to {high:.2f})"
+    # Of 1 and 1.44 the geometric mean is 1.2; Student's t of one degree of freedom is 12.706.
+    low, high = 1.2 / 1.2**12.706, 1.2 * 1.2**12.706
+    assert step_time.format_ratio([1.0, 1.44]) == f"1.20 ({low:.2f} to {high:.2f})"
     assert step_time.format_ratio([1.5]) == "1.50"
 
 

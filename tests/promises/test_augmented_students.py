@@ -105,6 +105,7 @@ def test_the_seeds_advance_once_a_step_and_the_teachers_own_layers_are_inert():
     np.testing.assert_array_equal(states[0], states[1])
 
 
+@pytest.mark.promise(14)
 def test_elsewhere_it_is_an_error_where_the_teacher_is_used():
     student = augmented(classifier("student"), L.Rescaling(2.0), *turns())
     with pytest.raises(ValueError, match="'turn'.*Augment in the data"):

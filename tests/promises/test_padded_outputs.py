@@ -16,6 +16,7 @@ VALID = np.arange(5)[None, :] < np.array(LENGTHS)[:, None]
 VOCABULARY, TAGS = 7, 4
 
 
+@pytest.mark.promise(7)
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -51,6 +52,7 @@ def correlation(one, other):
     return np.corrcoef(one, other)[0, 1]
 
 
+@pytest.mark.promise(7)
 def test_pearson_correlates_each_position_over_the_examples_that_have_it():
     teacher, student = random_array(3, 6, 2), random_array(3, 6, 2, seed=1)
     valid = np.array([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0]], bool)

@@ -47,6 +47,7 @@ def test_a_function_that_averages_positions_itself_is_an_error():
         feature_loss(lambda t, f: ops.mean(t - f, axis=(1, 2)), maps, maps, mask=VALID)
 
 
+@pytest.mark.promise(7)
 def test_an_adversarial_loss_is_that_of_the_logits_without_padding():
     logits = np.array([[1.0, 2.0, 50.0]], "float32")
     mask = np.array([[True, True, False]])
@@ -251,6 +252,7 @@ def test_a_tap_finds_the_mask_of_each_kind(kind):
     np.testing.assert_array_equal(to_numpy(masks[0]), expected)
 
 
+@pytest.mark.promise(14)
 def test_a_mask_of_another_length_is_an_error():
     class Wrong(Halve):
         def compute_mask(self, inputs, previous_mask):

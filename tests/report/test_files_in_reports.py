@@ -9,7 +9,7 @@ from helpers import assert_three_parts
 from shown_scores import LABELS, two_models
 
 from keras_ktan import compression_report, export_student
-from keras_ktan.export import ExportResult
+from keras_ktan.export import ExportResult, fresh_process
 from keras_ktan.report.exported_file import exported_files
 
 
@@ -52,6 +52,24 @@ def test_without_data_a_file_has_its_bytes_alone(tmp_path):
     text = str(compression_report(teacher, student, files=tmp_path / "student.onnx")).splitlines()
     assert text[0].split()[-1] == "student.onnx"
     assert next(line for line in text if line.startswith("file bytes")).split()[-1] == "1,234"
+
+
+def test_a_relative_path_is_found_from_another_folder(tmp_path, monkeypatch):
+    """The runtime's process has a folder of its own."""
+    given = []
+
+    def run_script(name, arguments, examples):
+        given.append(arguments["path"])
+        return {"logits": examples["x"], "seconds": np.ones(1)}
+
+    monkeypatch.setattr(fresh_process, "run_script", run_script)
+    monkeypatch.setattr("keras_ktan.report.exported_file.require_packages", lambda format: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "student.onnx").write_bytes(b"x")
+    (file,) = exported_files("student.onnx")
+    file.outputs({"x": np.ones((1, 3))})
+    file.seconds({"x": np.ones((1, 3))}, runs=1)
+    assert given == [str(tmp_path / "student.onnx")] * 2
 
 
 @pytest.mark.slow

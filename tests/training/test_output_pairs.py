@@ -558,8 +558,9 @@ def test_an_output_of_the_students_may_have_the_name_of_a_term():
     np.testing.assert_allclose(logs["student_loss"], 3 * error, rtol=1e-4)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"metrics": ["accuracy"], "student_loss_weight": 0.0}])
-def test_fit_without_targets_that_somebody_wants(arguments):
+@pytest.mark.parametrize("wanted", ["loss", "metrics", "weighted_metrics"])
+def test_fit_without_targets_that_somebody_wants(wanted):
+    arguments = {} if wanted == "loss" else {wanted: ["accuracy"], "student_loss_weight": 0.0}
     distiller = KTANDistiller(mlp(8), mlp(4, seed=2))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     distiller.compile("adam", loss, run_eagerly=True, **{**ALONE, **arguments})

@@ -55,15 +55,14 @@ class TrainStep:
 
     def _apply_gradients(self, others, loss):
         # The student's last: its gradient frees the graph.
+        losses = {network: others.get(f"{network}_loss") for network in ("discriminator", "t2s")}
+        losses["student"] = loss
         moves = [
-            (getattr(self.optimizer, network), others[f"{network}_loss"], variables)
-            for network, variables in (
-                ("discriminator", self.discriminator_variables),
-                ("t2s", self.t2s_variables),
-            )
-            if f"{network}_loss" in others
+            # Keras would walk through all layers for a model's variables.
+            (getattr(self.optimizer, network), objective, self.optimizer.variables_of(network))
+            for network, objective in losses.items()
+            if objective is not None
         ]
-        moves.append((self.optimizer.student, loss, self.student_variables))
         # All gradients are taken before any weight moves.
         # `torch.autograd.grad` touches only the weights it is given, `backward` all of them.
         gradients = [
