@@ -28,8 +28,7 @@ class Task:
         width: Share of the teacher's channels that the student has.
         teacher_epochs: Passes of the teacher over its examples.
         student_epochs: Passes of each student over its own.
-        by_maps: Whether logit distillation with the feature loss, without the adversary, is a
-            method of its own.
+        with_adversary: Whether KTAN with an adversary is a method of its own.
     """
 
     data: Callable
@@ -39,7 +38,7 @@ class Task:
     width: float
     teacher_epochs: int = 20
     student_epochs: int = 60
-    by_maps: bool = False
+    with_adversary: bool = False
 
 
 def _digits():
@@ -215,7 +214,7 @@ TASKS = {
         width=0.25,
         teacher_epochs=8,
         student_epochs=20,
-        by_maps=True,
+        with_adversary=True,
     ),
     "text": Task(_sentences, _transformer, _categorical, _accuracy, width=0.25),
 }

@@ -29,8 +29,8 @@ METHODS = {
     "supervised baseline, random start": ("random", NOTHING),
     "supervised baseline": ("teacher", NOTHING),
     "logit distillation": ("teacher", {**NOTHING, "logits_loss_weight": None}),
-    "logit and feature distillation": ("teacher", {"adversarial_loss_weight": 0.0}),
     "KTAN by default": ("teacher", {}),
+    "KTAN with an adversary": ("teacher", {"adversarial_loss_weight": 0.02}),
 }
 
 
@@ -78,7 +78,7 @@ def run(name, seeds, epochs=None):
     runs = [_record(name, "teacher", None, teacher, task, test, begun)]
     passes = epochs or task.student_epochs
     for method, (start, weights) in METHODS.items():
-        if method == "logit and feature distillation" and not task.by_maps:
+        if method == "KTAN with an adversary" and not task.with_adversary:
             continue
         distiller = KTANDistiller(teacher, slim_student(teacher, task.width, name="student"))
         compile_model(distiller, task, STUDENT_EXAMPLES * passes, 1, **weights)
