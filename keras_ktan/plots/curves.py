@@ -36,7 +36,7 @@ def plot_training_curves(
     """
     figure = figure_class()(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    middles, is_rising = [], True
+    curves, edges = [], []
     for method, runs in histories.items():
         for run in runs:
             if metric not in run:
@@ -49,22 +49,41 @@ def plot_training_curves(
         mean, deviation = values.mean(axis=0), values.std(axis=0)
         epochs = np.arange(1, length + 1)
         marker = "o" if length == 1 else None  # a line through one point shows nothing
-        (line,) = axes.plot(epochs, mean, marker=marker, label=f"{method} ({len(runs)} runs)")
-        middles.append(mean[length // 2])
-        is_rising = is_rising and mean[-1] >= mean[0]
+        count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+        (line,) = axes.plot(epochs, mean, marker=marker, label=f"{method} ({count})")
+        curves.append(mean)
+        edges += [mean - deviation, mean + deviation]
         axes.fill_between(
             epochs, mean - deviation, mean + deviation, color=line.get_color(), alpha=0.15
         )
     if baseline is not None:
         axes.axhline(baseline[1], color="0.4", linestyle="--", label=baseline[0])
-    # The second half of a training is where methods differ; the first epochs would hide it.
-    lowest, highest = axes.get_ylim()
-    if is_rising:
-        lowest = min(middles) - 0.1 * (highest - min(middles))
-    else:
-        highest = max(middles) + 0.1 * (max(middles) - lowest)
-    axes.set_ylim(lowest, highest)
+        edges.append(np.array([baseline[1]]))
+    axes.set_ylim(*_limits(curves, edges))
     axes.set(xlabel="epoch", ylabel=metric, title=title)
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(filepath, dpi=150)
+
+
+def _limits(curves, edges):
+    """The part of the y-axis to show.
+
+    The second half of a training is where methods differ; the first epochs would hide it. So the
+    end that the curves begin at is where it is in the second half; the other shows everything.
+
+    Args:
+        curves: List of arrays, the means of the methods.
+        edges: List of arrays, of everything that is drawn.
+
+    Returns:
+        A tuple of the lower and the upper limit.
+    """
+    second_half = np.concatenate([curve[len(curve) // 2 :] for curve in curves])
+    drawn = np.concatenate(edges)
+    if all(curve[-1] >= curve[0] for curve in curves):
+        lowest, highest = second_half.min(), drawn.max()
+    else:
+        lowest, highest = drawn.min(), second_half.max()
+    margin = 0.1 * (highest - lowest) or 0.1
+    return lowest - margin, highest + margin
