@@ -177,7 +177,9 @@ def test_by_default_nothing_fails_for_maps_that_cannot_meet():
         distiller.compile("adam", loss_from_logits(), feature_loss_weight=1.0)
 
 
-@pytest.mark.parametrize(("other", "name"), [("tanh", "tanh"), ("relu6", "relu6"), (None, "linear")])
+@pytest.mark.parametrize(
+    ("other", "name"), [("tanh", "tanh"), ("relu6", "relu6"), (None, "linear")]
+)
 def test_one_t2s_for_maps_out_of_two_activations_is_an_error(other, name):
     def model(width, name, second):
         inputs = keras.Input((8, 8, 1))
