@@ -55,8 +55,8 @@ LARGE = {
     "VGG16": ({}, "block5_conv3", (14, 14, 512)),
     "VGG19": ({}, "block5_conv4", (14, 14, 512)),
 }
-# By itself the backbone ends in that map: it is an output, and the last map before it is paired.
-BARE = {"NASNetMobile": "normal_concat_12"}
+# Where that map is what the network without its head returns: the one before it.
+WITHOUT_HEAD = {"NASNetMobile": "normal_concat_12"}
 
 
 def build(name, arguments, **more):
@@ -79,7 +79,7 @@ def check_with_head(name, arguments, path, shape):
 def check_backbone(name, arguments, path, shape, size):
     """Without its head, and as the backbone of a Sequential and a Functional model."""
     backbone = build(name, arguments, include_top=False, input_shape=size[1:])
-    assert_default(backbone, BARE.get(name, path), shape)
+    assert_default(backbone, WITHOUT_HEAD.get(name, path), shape)
     head = [layers.GlobalAveragePooling2D(), layers.Dense(10)]
     nested = keras.Sequential([keras.Input(size[1:]), backbone, *head])
     assert_default(nested, f"{backbone.name}/{path}", shape)

@@ -77,11 +77,15 @@ def test_swap_ema_weights_evaluates_the_students_averages(arguments, policy):
 
     class Look(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            seen["trained"] = [to_numpy(v).copy() for v in student.trainable_variables]
-            seen.setdefault("steps", []).append(seen["trained"])
+            seen.setdefault("steps", []).append(self.weights())
 
         def on_test_batch_end(self, batch, logs=None):
-            seen["tested"] = [to_numpy(v).copy() for v in student.trainable_variables]
+            seen["tested"] = self.weights()
+
+        def weights(self):
+            if keras.backend.backend() == "jax":
+                self.model.jax_state_sync()  # the variables are empty between steps
+            return [to_numpy(v).copy() for v in student.trainable_variables]
 
     start = [to_numpy(v).copy() for v in student.trainable_variables]
     x, y = image_data(16)
