@@ -187,9 +187,7 @@ def measured_numbers(patterns):
 
 @pytest.mark.parametrize(
     ("patterns", "table"),
-    [
-        found for page in PAGES for found in NUMBERS_TABLE.findall(page.read_text())
-    ],
+    [found for page in PAGES for found in NUMBERS_TABLE.findall(page.read_text())],
 )
 def test_the_numbers_of_a_table_are_measured_ones(patterns, table):
     assert numbers_of_cells(table) - measured_numbers(patterns) == set()
