@@ -444,7 +444,8 @@ def test_an_export_that_fails_keeps_the_student_and_the_report(tmp_path, monkeyp
     assert_same(snapshot(found.student), snapshot(loaded))
 
 
-@pytest.mark.slow
+# Files and processes for each: the story of the traffic signs writes, checks and reports them, too.
+@pytest.mark.long
 @pytest.mark.graph
 def test_the_files_are_written_checked_and_reported(tmp_path, capsys):
     for package in ("ai_edge_litert", "tensorflow"):
