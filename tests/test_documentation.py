@@ -30,8 +30,16 @@ PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 TENSORFLOW_PAGES = ("several_devices.md", "export.md", "report.md")
 # The one that a newcomer copies from first is always run.
 FAST_PAGES = ("getting_started.md", "outputs.md", "losses_and_weights.md")
+# These write files for every runtime and start a process for each; other tests do, too.
+LONG_PAGES = ("export.md", "report.md")
 # What only one extra brings, and no test needs but that of a page which shows it.
 EXTRA_MODULES = ("ai_edge_litert", "onnxruntime", "tensorflow")
+
+
+def _marks(page):
+    if page.parent.name == "guides" and page.name in LONG_PAGES:
+        return [pytest.mark.long]
+    return [] if page.name in FAST_PAGES else [pytest.mark.slow]
 
 
 def page_id(page):
@@ -130,7 +138,7 @@ def getting_started():
         pytest.param(
             page,
             id=page_id(page),
-            marks=[] if page.name in FAST_PAGES else [pytest.mark.slow],
+            marks=_marks(page),
         )
         for page in PAGES[1:]
         if BLOCK.search(page.read_text())
