@@ -53,7 +53,6 @@ def replicas(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.promise(10)
 @on("tensorflow")
 @pytest.mark.parametrize("loss", ["given_loss", "own_loss"])
