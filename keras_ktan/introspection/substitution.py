@@ -5,13 +5,11 @@ can: the model gets two different examples, the second goes on with the map of t
 nothing that comes later may differ between the two.
 """
 
-import collections
-
 import keras
 import numpy as np
 
 from keras_ktan.introspection.feature_tap import select_output, split_path
-from keras_ktan.introspection.layer_calls import intercept_calls
+from keras_ktan.introspection.layer_calls import FirstSteps, intercept_calls
 from keras_ktan.introspection.model_trace import symbolic_input
 
 # What the two examples may differ by behind a cut, relative to what they differ by before it.
@@ -139,14 +137,17 @@ def concrete_shapes(trace):
     Returns:
         A list with one list of shapes for each of `trace.calls`, from one forward pass.
     """
-    shapes = collections.defaultdict(list)
+    shapes, steps = [], FirstSteps()
 
     def note(layer):
         def on_call(call, args, kwargs):
-            outputs = call(*args, **kwargs)
-            flat = keras.tree.flatten(outputs)
-            shapes[id(layer)].append([tuple(t.shape) for t in flat if hasattr(t, "shape")])
-            return outputs
+            def noted():
+                outputs = call(*args, **kwargs)
+                flat = keras.tree.flatten(outputs)
+                shapes.append([tuple(t.shape) for t in flat if hasattr(t, "shape")])
+                return outputs
+
+            return steps.run(layer, noted, lambda: call(*args, **kwargs))
 
         return on_call
 
@@ -154,13 +155,7 @@ def concrete_shapes(trace):
     hooks = [(layer, note(layer)) for layer in layers.values()]
     with keras.StatelessScope(), intercept_calls(hooks):
         trace.model(_examples(trace, 0), training=False)
-    # A cell inside a recurrent layer runs at each step, and in the trace another number of times.
-    seen, found = collections.Counter(), []
-    for call in trace.calls:
-        own = shapes[id(call.layer)]
-        found.append(own[min(seen[id(call.layer)], len(own) - 1)])
-        seen[id(call.layer)] += 1
-    return found
+    return shapes
 
 
 def concrete_input_shapes(model):
