@@ -2,9 +2,6 @@
 
 from keras_ktan.layers.running_variance import RunningVariance
 
-_WEIGHTS = {"logits": 1.0, "feature": 1.0, "adversarial": 0.0}
-# Its values are small: a mean square of differences between maps of mean square 1.
-_FEATURE_WEIGHTS = {"normalized_mse": 3.0}
 _ADVERSARYS = {"adversarial_loss": "bce", "discriminator_optimizer": None}
 
 
@@ -21,10 +18,13 @@ def settle_weights(arguments, pairing):
         "adversarial": bool(pairing.pairs),
     }
     _validate_adversary(arguments)
-    feature_loss = arguments["feature_loss"]
-    known = isinstance(feature_loss, str)
-    feature = _FEATURE_WEIGHTS.get(feature_loss, 1.0) if known else 1.0
-    for term, default in (_WEIGHTS | {"feature": feature}).items():
+    defaults = {
+        "logits": 1.0,
+        # Its values are small: a mean square of differences between maps of mean square 1.
+        "feature": 3.0 if arguments["feature_loss"] == "normalized_mse" else 1.0,
+        "adversarial": 0.0,
+    }
+    for term, default in defaults.items():
         if arguments[f"{term}_loss_weight"] is None:
             arguments[f"{term}_loss_weight"] = default if allowed[term] else 0.0
 
