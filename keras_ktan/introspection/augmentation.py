@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_ktan.introspection.layer_calls import intercept_calls
+from keras_ktan.introspection.layer_kinds import HIDING
 from keras_ktan.introspection.model_trace import layers_by_path, sublayers, symbolic_input
 
 # Random at every call in training. `GaussianNoise` and `Dropout` are no augmentation: they hide
@@ -14,16 +15,6 @@ AUGMENTATION_LAYERS = tuple(
     getattr(keras.layers, name)
     for name in dir(keras.layers)
     if name.startswith("Random") or name in ("AugMix", "CutMix", "MixUp", "RandAugment")
-)
-# These are random in training, and change no image that the teacher should see.
-_HIDING_LAYERS = (
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-    keras.layers.AlphaDropout,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
 )
 # Of the made-up inputs. By chance a layer leaves an image as it is, but not all of them.
 _BATCH = 8
@@ -86,7 +77,7 @@ def _may_be_random(layer):
     """Whether it is a layer of the user's own, a `Lambda` included, without weights."""
     is_lambda = isinstance(layer, keras.layers.Lambda)
     is_own = is_lambda or not type(layer).__module__.startswith("keras.")
-    return is_own and not (layer.weights or sublayers(layer) or isinstance(layer, _HIDING_LAYERS))
+    return is_own and not (layer.weights or sublayers(layer) or isinstance(layer, HIDING))
 
 
 def _all_sublayers(layer):

@@ -13,6 +13,7 @@ import math
 import keras
 
 from keras_ktan.introspection.data_flow import data_flow
+from keras_ktan.introspection.layer_kinds import HIDING
 from keras_ktan.introspection.model_trace import ambiguous_paths
 
 Cut = collections.namedtuple(
@@ -28,13 +29,7 @@ so is that one. `certain` says that no untraced operation could lead around it.
 # Their output is no other map than their input, or has holes in training.
 _NO_MAP_OF_THEIR_OWN = (
     keras.layers.InputLayer,
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-    keras.layers.AlphaDropout,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
+    *HIDING,
     keras.layers.ZeroPadding1D,
     keras.layers.ZeroPadding2D,
     keras.layers.ZeroPadding3D,

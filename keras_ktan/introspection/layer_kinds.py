@@ -2,6 +2,16 @@
 
 import keras
 
+# Random in training, to regularise: they hide or blur values, and make no other map or image.
+HIDING = (
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+    keras.layers.AlphaDropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+)
 # Each channel of the output comes from the same channel of the input, and from nothing else;
 # neither its sign nor its kind changes.
 KEEPING_CHANNELS = (
