@@ -5,6 +5,8 @@ the argument `mask`, and takes what `compute_mask` returns for the mask of the o
 small layers here read and write masks in this public way, on every backend.
 """
 
+import functools
+
 import keras
 
 
@@ -42,8 +44,14 @@ def read_mask(tensor):
     Returns:
         A boolean tensor, or `None`.
     """
-    mask = _MaskReader(name="mask_reader", autocast=False)(tensor)
+    mask = _mask_reader()(tensor)
     return None if isinstance(mask, tuple) else mask
+
+
+@functools.cache
+def _mask_reader():
+    # One for all: making a layer takes half a millisecond, and torch runs this at every step.
+    return _MaskReader(name="mask_reader", autocast=False)
 
 
 def read_masks(structure):

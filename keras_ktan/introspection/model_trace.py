@@ -12,6 +12,7 @@ import collections
 import keras
 import numpy as np
 
+from keras_ktan.introspection.functional_calls import functional_calls
 from keras_ktan.introspection.layer_calls import FirstSteps, intercept_calls
 
 LayerCall = collections.namedtuple(
@@ -195,7 +196,28 @@ class ModelTrace:
     def __init__(self, model, batch_size=None, with_operations=False):
         self.model = model
         self.layers = layers_by_path(model)
-        operations = operations_by_path(model) if with_operations else {}
+        self.inputs = symbolic_input(model, batch_size)
+        found = None
+        if batch_size is None and not with_operations:
+            found = functional_calls(model, sublayers)
+        if found is None:
+            self._run(operations_by_path(model) if with_operations else {})
+        else:
+            self._read(*found)
+
+    def _read(self, found, outputs):
+        """Take the calls that a Functional model's graph shows."""
+        paths = {id(layer): path for path, layer in reversed(self.layers.items())}
+        self.outputs = outputs
+        self.input_ids, self.output_ids = _ids(self.model.input), _ids(self.outputs)
+        self.calls = [
+            LayerCall(paths[id(layer)], layer, _ids(inputs), inputs, _ids(output), output, place)
+            for place, (layer, inputs, output) in enumerate(found)
+        ]
+
+    def _run(self, operations):
+        """Run the model on symbolic inputs and note the calls."""
+        model = self.model
         first_paths = {}
         for path, layer in {**self.layers, **operations}.items():
             first_paths.setdefault(id(layer), (path, layer))
@@ -228,7 +250,6 @@ class ModelTrace:
             ids["calls"] = [(_ids(event[2]), _ids(event[3])) for event in events]
             return outputs, [event[2] for event in events], [event[3] for event in events]
 
-        self.inputs = symbolic_input(model, batch_size)
         self.outputs, taken, made = _Probe(run)(self.inputs)
         self.input_ids, self.output_ids = ids["inputs"], ids["outputs"]
         self.calls = [

@@ -1,15 +1,18 @@
-"""Eight random inputs through a model, to see what its outputs look like."""
+"""A few random inputs through a model, to see what its outputs look like."""
+
+import functools
 
 import keras
 import numpy as np
 
-_COUNT = 8
+# Two decide for most models; eight where two may look like something else by chance.
+_COUNTS = (2, 8)
 # Sizes for axes that a model leaves open: for images, and for sequences.
 _OPEN_IMAGE, _OPEN_SEQUENCE = 64, 16
 
 
 def probe_outputs(trace, seed=0):
-    """A model's outputs for eight random inputs.
+    """A model's outputs for two random inputs, or for eight where two leave doubts.
 
     Floats are drawn from a normal distribution, whole numbers so that every `Embedding` of the
     model knows them. No variable changes.
@@ -22,26 +25,38 @@ def probe_outputs(trace, seed=0):
         A tuple `(outputs, error)`: the structure of arrays and `None`; or `None` and what went
         wrong, for a model that cannot run on such inputs.
     """
-    generator = np.random.default_rng(seed)
     tokens = [
         layer.input_dim
         for layer in trace.layers.values()
         if isinstance(layer, keras.layers.Embedding)
     ]
-    inputs = keras.tree.map_structure(
-        lambda spec: _random_input(generator, spec, min(tokens, default=2)), trace.inputs
-    )
-    try:
-        outputs = trace.model(inputs, training=False)
-    except Exception as error:  # whatever a user's model raises on inputs of this kind
-        # Keras puts the reason behind a heading and lists the arguments after it.
-        return None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    return keras.tree.map_structure(_to_numpy, outputs), None
+    vocabulary = max(min(tokens, default=2), 2)
+    for count in _COUNTS:
+        generator = np.random.default_rng(seed)
+        make = functools.partial(_random_input, generator, count, vocabulary)
+        inputs = keras.tree.map_structure(make, trace.inputs)
+        try:
+            outputs = trace.model(inputs, training=False)
+        except Exception as error:  # whatever a user's model raises on inputs of this kind
+            # Keras puts the reason behind a heading and lists the arguments after it.
+            return None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        outputs = keras.tree.map_structure(_to_numpy, outputs)
+        if all(_is_decisive(values) for values in keras.tree.flatten(outputs)):
+            break
+    return outputs, None
 
 
-def _random_input(generator, spec, tokens):
+def _is_decisive(values):
+    """Whether these are no probabilities, or a softmax's that chance does not make."""
+    if not within_unit_interval(values):
+        return True
+    # Classes that are on or off by themselves may sum to 1.
+    return softmax_rows(values) and values.max() < 0.99
+
+
+def _random_input(generator, count, vocabulary, spec):
     open_size = _OPEN_IMAGE if len(spec.shape) >= 4 else _OPEN_SEQUENCE
-    shape = (_COUNT, *(size or open_size for size in spec.shape[1:]))
+    shape = (count, *(size or open_size for size in spec.shape[1:]))
     dtype = keras.backend.standardize_dtype(spec.dtype)
     if dtype == "string":
         return np.full(shape, "a", dtype=object)
@@ -49,7 +64,7 @@ def _random_input(generator, spec, tokens):
         return np.ones(shape, "bool")
     if keras.backend.is_float_dtype(dtype):
         return keras.ops.cast(generator.normal(size=shape).astype("float32"), dtype)
-    return keras.ops.cast(generator.integers(0, max(tokens, 2), size=shape), dtype)
+    return keras.ops.cast(generator.integers(0, vocabulary, size=shape), dtype)
 
 
 def _to_numpy(tensor):

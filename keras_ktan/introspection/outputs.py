@@ -1,6 +1,6 @@
 """What a model's output is: raw scores, or probabilities and of which kind.
 
-Two witnesses are asked. The trace shows the layer that made the output, if a layer did. Eight
+Two witnesses are asked. The trace shows the layer that made the output, if a layer did. A few
 random inputs show the values, however they are made: rows in [0, 1] that sum to 1 are a softmax's.
 Values in [0, 1] alone prove nothing.
 """
@@ -135,7 +135,7 @@ class OutputForm:
     Args:
         trace: `ModelTrace` of the model.
         key: Key or position of the output; `None` for a single output.
-        values: Array: the output for eight random inputs; `None` where they could not be had.
+        values: Array: the output for a few random inputs; `None` where they could not be had.
 
     Attributes:
         form: `"softmax"` or `"sigmoid"`: probabilities. `"raw"`: anything else. `"unit"`: values in

@@ -334,3 +334,19 @@ def test_split_path_and_select_output():
     assert select_output({"a": 1, "b": 2}, "b", "x:b") == 2
     assert select_output((1, 2), "0", "x:0") == 1
     assert select_output(7, None, "x") == 7
+
+
+def test_a_forward_pass_makes_no_layers(monkeypatch):
+    """On torch every step runs through here; making a layer takes half a millisecond."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="hidden")])
+    tap = FeatureTap(model, ["hidden"], "student")
+    tap(keras.ops.ones((2, 4)))
+    made = []
+    original = keras.layers.Layer.__init__
+    monkeypatch.setattr(
+        keras.layers.Layer,
+        "__init__",
+        lambda self, *args, **kwargs: (made.append(type(self)), original(self, *args, **kwargs))[1],
+    )
+    tap(keras.ops.ones((2, 4)))
+    assert made == []

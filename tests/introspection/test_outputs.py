@@ -178,10 +178,21 @@ def test_the_probe_knows_tokens_open_sizes_and_moves_no_variable():
     before = [ops.convert_to_numpy(v.value).copy() for v in model.variables]
     values, error = probe_outputs(ModelTrace(model))
     assert error is None
-    assert {name: value.shape for name, value in values.items()} == {"a": (8, 2), "b": (8, 3)}
+    assert {name: value.shape for name, value in values.items()} == {"a": (2, 2), "b": (2, 3)}
     for one, other in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(one, ops.convert_to_numpy(other.value))
-    assert len(np.unique(values["b"])) == 24  # eight images, no two alike
+    assert len(np.unique(values["b"])) == 6  # two images that are not alike
+
+
+def test_two_inputs_that_look_like_probabilities_by_chance_are_followed_by_eight():
+    # The seed's numbers: 0.13, -0.13, 0.64, 0.10, -0.54, 0.36, 1.30, 0.95.
+    x = keras.Input((1,))
+    alone, with_others = x > 0.0, ops.logical_or(x <= 0.0, x > 1.0)
+    both = layers.Concatenate()([ops.cast(alone, "float32"), ops.cast(with_others, "float32")])
+    assert form_of(keras.Model(x, both)).form == "unit"  # the first two rows: (1, 0), (0, 1)
+    assert form_of(keras.Model(x, x + 0.5)).form == "raw"  # the first two: 0.63, 0.37
+    values, _ = probe_outputs(ModelTrace(keras.Model(x, layers.Softmax()(both * 3.0))))
+    assert values.shape == (2, 2)  # 0.95 and 0.05: no class is on or off
 
 
 def test_a_model_that_cannot_run_on_random_inputs_says_why():
@@ -191,14 +202,14 @@ def test_a_model_that_cannot_run_on_random_inputs_says_why():
             self.dense = layers.Dense(2)
 
         def call(self, inputs):
-            if hasattr(inputs, "shape") and inputs.shape[0] == 8:
-                raise RuntimeError("not eight")
+            if hasattr(inputs, "shape") and inputs.shape[0] == 2:
+                raise RuntimeError("not two")
             return self.dense(inputs)
 
     model = Picky()
     model(np.zeros((1, 4), "float32"))
     values, error = probe_outputs(ModelTrace(model))
-    assert values is None and "not eight" in error
+    assert values is None and "not two" in error
 
 
 def test_rows_that_sum_to_one_nearly():
