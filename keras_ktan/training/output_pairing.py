@@ -286,6 +286,7 @@ def _validate_classes(kind, candidate, loss):
 
 def _validate_probed_grids(candidate, forms):
     """Sizes that the models leave open show when they run."""
-    shapes = [form.values.shape for form in forms.values() if form.values is not None]
+    # Not the batch: one model may have been shown more inputs than the other.
+    shapes = [(None, *f.values.shape[1:]) for f in forms.values() if f.values is not None]
     if len(shapes) == 2 and shapes[0] != shapes[1]:
         raise ValueError(_unlike_grids(*shapes) or _unlike_classes(*shapes))
