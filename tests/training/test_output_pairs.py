@@ -91,11 +91,13 @@ def test_one_model_may_end_in_a_softmax_and_the_other_in_logits(role):
 def test_probabilities_that_float32_can_hardly_hold_keep_their_logits():
     """p down to 1e-26: a clip at Keras's epsilon, 1e-7, would give another target at T = 4."""
     teacher, student = mlp(8, end=layers.Softmax()), mlp(4, end=layers.Softmax(), seed=2)
-    kernel = teacher.get_layer("scores").kernel
-    kernel.assign(kernel * 12.0)
     x, y = inputs_and_labels()
     raw = scores_of(teacher, x)
-    assert 30 < np.max(raw.max(-1) - raw.min(-1)) < 65
+    # Each backend draws other weights; the last layer has no bias that is not 0.
+    kernel = teacher.get_layer("scores").kernel
+    kernel.assign(kernel * (60.0 / np.max(raw.max(-1) - raw.min(-1))))
+    raw = scores_of(teacher, x)
+    np.testing.assert_allclose(np.max(raw.max(-1) - raw.min(-1)), 60.0, rtol=1e-4)
     _, logs = distilled(teacher, student, "sparse_categorical_crossentropy", x, y)
     np.testing.assert_allclose(
         logs["logits_loss"], softmax_kl(raw, scores_of(student, x)), rtol=1e-3
