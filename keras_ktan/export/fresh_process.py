@@ -89,22 +89,28 @@ def run_file(format, path, inputs, batch_size, any_name=False):
     return _run_file(format, path, inputs, batch_size=batch_size, any_name=any_name)
 
 
-def time_file(format, path, inputs, runs):
-    """How long an exported file's own runtime takes for one example.
+def time_file(format, path, inputs, batch_size, runs):
+    """What `run_file` says, and how long the file's own runtime takes for the first example.
+
+    Both in one process, because a runtime may take seconds to begin.
 
     Args:
         format: The file's format.
         path: Where it is, a `pathlib.Path`.
-        inputs: Dict from input names to NumPy arrays of one example.
-        runs: How many times to run it, after a few that are not timed.
+        inputs: Dict from input names to NumPy arrays; a single input may have another name in the
+            file.
+        batch_size: How many examples to run at once.
+        runs: How many times to run the first one, after a few that are not timed.
 
     Returns:
-        An array of seconds.
+        A tuple of a dict from output names to arrays, and an array of seconds.
 
     Raises:
         RuntimeError: If its runtime cannot run it.
     """
-    return _run_file(format, path, inputs, batch_size=1, any_name=True, runs=runs)["seconds"]
+    found = _run_file(format, path, inputs, batch_size=batch_size, any_name=True, runs=runs)
+    seconds = found.pop(None)  # no output has this name
+    return found, seconds
 
 
 def _run_file(format, path, inputs, **options):

@@ -3,9 +3,9 @@
 Its argument is a JSON file with `format`, `path`, `batch_size`, and the two .npz files `inputs`
 and `outputs`. Names of tensors may hold a slash, which names in an .npz file should not: there
 the arrays are numbered, and `names` and `output_names` (another JSON file) say which is which.
-With `runs` it times so many runs of the first example instead. A file whose batch axis is fixed
-gets batches of that size, the last one filled with copies of its last example. With `any_name` a
-single input may have another name in the file.
+With `runs` it also times so many runs of the first example, under the name null. A file whose
+batch axis is fixed gets batches of that size, the last one filled with copies of its last example.
+With `any_name` a single input may have another name in the file.
 """
 
 import json
@@ -98,11 +98,10 @@ def main(arguments):
         inputs = {name: arrays[f"arr_{index}"] for index, name in enumerate(given["names"])}
     if given.get("any_name") and len(inputs) == len(run.inputs) == 1:
         inputs = dict(zip(run.inputs, inputs.values(), strict=True))
+    found = computed(run, inputs, given["batch_size"])
     if given.get("runs"):
-        found = {"seconds": timed(run, inputs, given["runs"])}
-    else:
-        found = computed(run, inputs, given["batch_size"])
-    names = sorted(found)
+        found[None] = timed(run, inputs, given["runs"])
+    names = list(found)
     np.savez(given["outputs"], *(found[name] for name in names))
     pathlib.Path(given["output_names"]).write_text(json.dumps(names), encoding="utf-8")
 
@@ -115,7 +114,10 @@ def computed(run, inputs, batch_size):
     for start in range(0, count, size):
         batch = {name: array[start : start + size] for name, array in inputs.items()}
         batches.append(run(filled(batch, run.batch_size)))
-    return {name: np.concatenate([batch[name] for batch in batches])[:count] for name in batches[0]}
+    return {
+        name: np.concatenate([batch[name] for batch in batches])[:count]
+        for name in sorted(batches[0])
+    }
 
 
 def timed(run, inputs, runs):

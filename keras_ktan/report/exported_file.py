@@ -49,31 +49,24 @@ class ExportedFile:
         undone = model.undo_rescaling(arrays)
         return {name: array.astype(arrays[name].dtype) for name, array in undone.items()}
 
-    def outputs(self, inputs):
-        """What the file's runtime computes, in a process of its own.
+    def run(self, inputs, timed_runs=0):
+        """What the file's runtime computes and how long it takes, in a process of its own.
 
         Args:
             inputs: Dict from names to arrays.
+            timed_runs: How many runs of the first example to time.
 
         Returns:
-            A list of arrays.
+            A tuple of the list of output arrays and the array of seconds, `None` without timed
+            runs.
         """
         require_packages(self.format)
-        found = run_file(self.format, pathlib.Path(self.path), inputs, _BATCH, any_name=True)
-        return list(found.values())
-
-    def seconds(self, inputs, runs):
-        """How long the file's runtime takes for one example, in a process of its own.
-
-        Args:
-            inputs: Dict from names to arrays of one example.
-            runs: How many times to run it.
-
-        Returns:
-            An array of seconds.
-        """
-        require_packages(self.format)
-        return time_file(self.format, pathlib.Path(self.path), inputs, runs)
+        path, seconds = pathlib.Path(self.path), None
+        if timed_runs:
+            found, seconds = time_file(self.format, path, inputs, _BATCH, timed_runs)
+        else:
+            found = run_file(self.format, path, inputs, _BATCH, any_name=True)
+        return list(found.values()), seconds
 
 
 def exported_files(files):

@@ -25,6 +25,7 @@ class MeasuredQuality:
         examples: How many there are.
         qualities: Dict from `"teacher"`, `"student"` and the files' names to `ModelQuality`s.
         class_losses: List of `ClassLoss`.
+        file_seconds: Dict from the files' names to arrays of seconds, where runs were timed.
         notes: Sentences on what was not measured.
         warnings: Sentences on what looks wrong.
     """
@@ -32,11 +33,12 @@ class MeasuredQuality:
     examples: int
     qualities: dict = dataclasses.field(default_factory=dict)
     class_losses: list = dataclasses.field(default_factory=list)
+    file_seconds: dict = dataclasses.field(default_factory=dict)
     notes: list = dataclasses.field(default_factory=list)
     warnings: list = dataclasses.field(default_factory=list)
 
 
-def measure_quality(traces, x, y, files=()):
+def measure_quality(traces, x, y, files=(), timed_runs=0):
     """Run models and files on labelled data.
 
     Args:
@@ -44,6 +46,7 @@ def measure_quality(traces, x, y, files=()):
         x: Structure of arrays, the models' inputs.
         y: Structure of arrays, the labels.
         files: List of `ExportedFile`s.
+        timed_runs: How many runs of the first example to time for each file that is run.
 
     Returns:
         A `MeasuredQuality`.
@@ -69,7 +72,10 @@ def measure_quality(traces, x, y, files=()):
         return found
     for file in files:
         student = traces["student"].model
-        computed = file.outputs(file.inputs(student, select_inputs(student, x)))
+        inputs = file.inputs(student, select_inputs(student, x))
+        computed, seconds = file.run(inputs, timed_runs)
+        if seconds is not None:
+            found.file_seconds[file.name] = seconds
         outputs[file.name] = scores_of(computed, task.classes)
     _compare(found, task, outputs)
     return found

@@ -60,16 +60,35 @@ def test_a_relative_path_is_found_from_another_folder(tmp_path, monkeypatch):
 
     def run_script(name, arguments, examples):
         given.append(arguments["path"])
-        return {"logits": examples["x"], "seconds": np.ones(1)}
+        return {"logits": examples["x"], None: np.ones(1)}
 
     monkeypatch.setattr(fresh_process, "run_script", run_script)
     monkeypatch.setattr("keras_ktan.report.exported_file.require_packages", lambda format: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "student.onnx").write_bytes(b"x")
     (file,) = exported_files("student.onnx")
-    file.outputs({"x": np.ones((1, 3))})
-    file.seconds({"x": np.ones((1, 3))}, runs=1)
-    assert given == [str(tmp_path / "student.onnx")] * 2
+    file.run({"x": np.ones((1, 3))}, timed_runs=1)
+    assert given == [str(tmp_path / "student.onnx")]
+
+
+def test_one_process_answers_and_is_timed(tmp_path, monkeypatch):
+    """It may take seconds to begin."""
+    started = []
+
+    def run_script(name, arguments, examples):
+        started.append((arguments["runs"], [len(array) for array in examples.values()]))
+        # The seconds' name is none that an output could have.
+        return {"seconds": student.predict(x, verbose=0), None: np.full(100, 0.002)}
+
+    monkeypatch.setattr(fresh_process, "run_script", run_script)
+    monkeypatch.setattr("keras_ktan.report.exported_file.require_packages", lambda format: None)
+    teacher, student, x = two_models()
+    (tmp_path / "student.onnx").write_bytes(b"x")
+    file = tmp_path / "student.onnx"
+    report = compression_report(teacher, student, (x, np.array(LABELS)), file, latency=True)
+    assert started == [(100, [len(x)])]
+    assert report.qualities["student.onnx"].agreement == report.qualities["student"].agreement
+    assert report.latencies["student.onnx"].p50 == pytest.approx(2.0)
 
 
 @pytest.mark.slow
