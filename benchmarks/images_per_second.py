@@ -41,7 +41,7 @@ def measure(models, backend, dtype, jit_compile, options):
     with tempfile.TemporaryDirectory() as folder:
         output = pathlib.Path(folder) / "result"
         command = [sys.executable, str(BENCHMARKS / "step_time.py"), "--models", models]
-        command += ["--dtype", dtype, "--only", KTAN, "--output", str(output), *options]
+        command += ["--dtype", dtype, "--only", TEACHER, KTAN, "--output", str(output), *options]
         command += ["--jit-compile"] if jit_compile else []
         finished = subprocess.run(
             command,

@@ -1,7 +1,8 @@
 """What a step costs apart from arithmetic, before and after a change of this package.
 
 On TensorFlow: operations of a step (`step_operations.py`), seconds to make and compile a distiller
-of ResNet50 and MobileNetV2, bytes that `DivergenceGuard` keeps. On JAX: what enters and leaves a
+of ResNet50 and MobileNetV2, seconds until `train_on_batch` has met a batch of another size, bytes
+that `DivergenceGuard` keeps. On JAX: what enters and leaves a
 step and its operations before XLA, and microseconds a step of tiny models with many layers, where
 the host's work is all there is. Run it for both backends and both versions, then join the parts:
 
@@ -119,6 +120,37 @@ def construction_seconds():
     return made - start, time.process_time() - made
 
 
+def retrace_seconds(rounds=3):
+    """Median seconds until a model has taken its first batch of a second size."""
+    from step_time import small_pair
+
+    def student():
+        return small_pair()[1]
+
+    def distiller():
+        return KTANDistiller(*small_pair())
+
+    contestants = {
+        "student": (student, {}),
+        "logits and features": (distiller, {}),
+        "all terms": (distiller, ALL_TERMS),
+    }
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    taken = {name: [] for name in contestants}
+    for number in range(rounds + 1):
+        for name, (make, weights) in contestants.items():
+            model = make()
+            model.compile("adam", loss, jit_compile=False, **weights)
+            # Large ones: TensorFlow 2.21 with oneDNN may crash where a small batch follows.
+            for size in (64, 48):
+                images, labels = np.zeros((size, 32, 32, 3), "float32"), np.zeros(size, "int32")
+                start = time.perf_counter()
+                model.train_on_batch(images, labels)
+            if number:  # the first one makes what TensorFlow makes once a process
+                taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
 def measure_tensorflow():
     from step_operations import count
 
@@ -133,6 +165,12 @@ def measure_tensorflow():
         made, 2
     )
     found["TensorFlow, processor seconds to compile it"] = round(compiled, 2)
+    seconds = retrace_seconds()
+    for name, value in seconds.items():
+        found[f"TensorFlow, seconds for a batch of another size, {name}"] = round(value, 2)
+        found[f"TensorFlow, seconds for a batch of another size, {name}, times student"] = round(
+            value / seconds["student"], 2
+        )
     _, distiller = deep_pair()
     distiller.fit(*data(2), batch_size=4, verbose=0)
     kept = sum(int(np.prod(v.shape)) * 4 for v in distiller.state_variables)

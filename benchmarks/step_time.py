@@ -37,7 +37,9 @@ KTAN_WEIGHTS = {
     "KTAN: + features": (1.0, 1.0, 1.0, 0.0),
     "KTAN: + adversary": (1.0, 1.0, 1.0, 0.1),
 }
-STUDENT, CACHED = "student.fit", "KTAN from a TeacherCache"
+STUDENT, TEACHER = "student.fit", "teacher.predict"
+# Logits and features, and the adversary as well.
+CACHED, CACHED_ADVERSARY = "KTAN from a TeacherCache", "KTAN from a TeacherCache: + adversary"
 KERAS = "keras.distillation: logits + features"
 
 
@@ -107,18 +109,20 @@ def make_contestants(arguments, data, cache_directory):
     contestants = {}
     teacher, student = models()
     student.compile("adam", loss=loss, metrics=["accuracy"], **switches)
-    contestants["student.fit"] = lambda: student.fit(images, labels, **fit)
+    contestants[STUDENT] = lambda: student.fit(images, labels, **fit)
     teacher.compile(**switches)
-    contestants["teacher.predict"] = lambda: teacher.predict(
-        images, batch_size=arguments.batch_size, verbose=0
-    )
+    if wanted(TEACHER):
+        contestants[TEACHER] = lambda: teacher.predict(
+            images, batch_size=arguments.batch_size, verbose=0
+        )
 
     # The small models' maps are named so that both distillers can be told to take the same.
     small = arguments.models == "small"
     pairs = FeaturePair("features", "features") if small else None
 
-    def make_distiller(weights):
-        distiller = KTANDistiller(*models(), pairs)
+    def make_distiller(weights, teacher=None):
+        pair = models()
+        distiller = KTANDistiller(teacher or pair[0], pair[1], pairs)
         distiller.compile(
             optimizer="adam",
             loss=loss,
@@ -140,15 +144,19 @@ def make_contestants(arguments, data, cache_directory):
             add_ktan(name, weights)
 
     def add_cache():
-        # All terms, two views; filling it is no part of a step.
-        distiller = make_distiller(KTAN_WEIGHTS["KTAN: + adversary"])
+        # Two views; filling it is no part of a step.
+        terms = {CACHED: "KTAN: + features", CACHED_ADVERSARY: "KTAN: + adversary"}
+        terms = {name: KTAN_WEIGHTS[term] for name, term in terms.items() if wanted(name)}
+        distillers = {name: make_distiller(weights, teacher) for name, weights in terms.items()}
+        distiller = next(iter(distillers.values()))
         views = {"plain": lambda batch: batch, "mirrored": lambda batch: batch[:, :, ::-1]}
         cache = TeacherCache(distiller, cache_directory, views=views)
         cache.fill(images, verbose=0)
         dataset = cache.dataset(images, labels, batch_size=arguments.batch_size)
-        contestants[CACHED] = lambda: distiller.fit(dataset, epochs=1, verbose=0)
+        for name, distiller in distillers.items():
+            contestants[name] = lambda own=distiller: own.fit(dataset, epochs=1, verbose=0)
 
-    if wanted(CACHED):
+    if wanted(CACHED) or wanted(CACHED_ADVERSARY):
         add_cache()
 
     def add_keras():
@@ -254,7 +262,7 @@ def main(argv=None):
         "--only",
         nargs="*",
         metavar="NAME",
-        help="what to measure beside student.fit and teacher.predict; default: everything",
+        help="what to measure beside student.fit; default: everything",
     )
     parser.add_argument(
         "--profile",

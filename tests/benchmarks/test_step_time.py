@@ -89,7 +89,7 @@ def test_the_cache_and_keras_own_distiller_are_measured(benchmark, tmp_path):
     step_time = benchmark("step_time")
     output = tmp_path / "result"
     command = f"--image-size 4 --batch-size 2 --steps 2 --rounds 1 --output {output} --only"
-    step_time.main([*command.split(), step_time.CACHED, step_time.KERAS])
+    step_time.main([*command.split(), step_time.TEACHER, step_time.CACHED, step_time.KERAS])
     rows = output.with_suffix(".md").read_text().splitlines()[4:]
     names = ["student.fit", "teacher.predict", step_time.CACHED, step_time.KERAS]
     assert [row.split("|")[1].strip() for row in rows] == names
@@ -160,7 +160,7 @@ def test_the_pairs_can_be_distilled(benchmark, monkeypatch, tmp_path):
     monkeypatch.setitem(step_time.PAIRS, "resnet50-resnet18", (narrow, 32, 2))
     output = tmp_path / "result"
     command = f"--models resnet50-resnet18 --steps 1 --rounds 1 --output {output} --only"
-    step_time.main([*command.split(), "KTAN: + adversary"])
+    step_time.main([*command.split(), step_time.TEACHER, "KTAN: + adversary"])
     result = json.loads(output.with_suffix(".json").read_text())
     assert "resnet50-resnet18" in result["about"] and "32×32×3" in result["about"]
     page = output.with_suffix(".md").read_text()
