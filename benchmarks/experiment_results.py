@@ -9,6 +9,8 @@ import json
 from keras_ktan_tasks.comparison import paired_interval
 
 BASELINES = ("supervised", "logit_distillation")
+# Of the students that start from the teacher's channels, whose names begin alike.
+SAME_START, SAME_START_BASELINE = "slim, ", "slim, logit distillation"
 
 
 def read_runs(folder):

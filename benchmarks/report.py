@@ -11,6 +11,8 @@ import shutil
 import numpy as np
 from experiment_results import (
     BASELINES,
+    SAME_START,
+    SAME_START_BASELINE,
     accuracies_of,
     format_difference,
     measure_of,
@@ -40,9 +42,12 @@ def format_table(settings, measure, results, teacher):
     accuracies = accuracies_of(results)
     headings = ["method", "seeds", f"{measure} {measure_of(settings)}, mean ± sd"]
     headings += [f"against {method_title(base)}, 95 % interval" for base in BASELINES]
+    has_starts = SAME_START_BASELINE in accuracies
+    if has_starts:
+        headings.append(f"against {SAME_START_BASELINE}, 95 % interval")
     headings += ["share of the gap closed", "seconds an epoch"]
     lines = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
-    lines.append(f"| teacher | 1 | {100 * teacher:.2f} | | | | |")
+    lines.append(f"| teacher | 1 | {100 * teacher:.2f} |" + " |" * (len(headings) - 3))
     labels = accuracies.get(BASELINES[0], {})
     for method, values in accuracies.items():
         numbers = 100 * np.array(list(values.values()))
@@ -52,6 +57,10 @@ def format_table(settings, measure, results, teacher):
             row.append(
                 "" if method == base else format_difference(values, accuracies.get(base, {}))
             )
+        if has_starts:
+            is_compared = method.startswith(SAME_START) and method != SAME_START_BASELINE
+            base = accuracies[SAME_START_BASELINE] if is_compared else {}
+            row.append(format_difference(values, base))
         gain, _, count = paired_difference(values, labels)
         paired = [labels[seed] for seed in values if seed in labels]
         gap = teacher - np.mean(paired) if paired else 0.0

@@ -4,7 +4,8 @@ Every part of the package that must know a model's inside (which layer a path
 names, which layer made the class logits, how many multiplications a layer
 does) asks here, so that Functional, Sequential, subclassed and nested models
 are all read in the same way: by letting the model run once on symbolic inputs
-and noting every layer call. No number is computed and no variable changes.
+and noting every layer call, or by what its graph says of such a run. No number
+is computed and no variable changes.
 """
 
 import collections
@@ -222,10 +223,7 @@ class ModelTrace:
         for path, layer in {**self.layers, **operations}.items():
             first_paths.setdefault(id(layer), (path, layer))
         # Tensors live as long as this list: `id` names a tensor only while it lives.
-        events = []
-        ids = {}
-
-        steps = FirstSteps()
+        events, ids, steps = [], {}, FirstSteps()
 
         def note(path, layer):
             def on_call(call, args, kwargs):

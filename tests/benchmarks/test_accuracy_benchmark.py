@@ -99,6 +99,22 @@ def test_a_row_of_the_table_by_hand():
     assert supervised == ("| supervised | 2 | 51.00 ± 1.41 |  | -5.00 (-17.71 to +7.71) |  | 2.0 |")
 
 
+def test_students_of_one_start_are_also_compared_with_each_other():
+    from report import format_table
+
+    results = {
+        "supervised": {0: (0.50, 8.0), 1: (0.52, 8.0)},
+        "slim, logit distillation": {0: (0.56, 8.0), 1: (0.58, 8.0)},
+        "slim, KTAN, defaults": {0: (0.57, 8.0), 1: (0.61, 8.0)},
+    }
+    heading, _, teacher, *rows = format_table(SETTINGS, "test", results, 0.61).splitlines()
+    assert "| against slim, logit distillation, 95 % interval |" in heading
+    assert {line.count("|") for line in (heading, teacher, *rows)} == {9}
+    # 1 and 3 points: mean 2, standard error 1.
+    cells = [[cell.strip() for cell in row.split("|")][6] for row in rows]
+    assert cells == ["", "", "+2.00 (-10.71 to +14.71)"]
+
+
 def test_the_summary_compares_with_logit_distillation_and_leaves_out_methods_with_fewer_seeds(
     tmp_path,
 ):
