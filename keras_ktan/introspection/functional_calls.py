@@ -6,6 +6,7 @@ at once. It says so publicly where every layer is called once and has no layers 
 
 import keras
 
+from keras_ktan.introspection.layer_calls import intercept_calls
 from keras_ktan.introspection.layer_kinds import HIDING
 
 # In inference these return the very tensor that they are given.
@@ -123,23 +124,16 @@ def _order(model, calls):
     ran = []
 
     def note(layer):
-        def compute_output_spec(*args, **kwargs):
+        def on_call(call, args, kwargs):
             ran.append(id(layer))
-            return original(*args, **kwargs)
+            return call(*args, **kwargs)
 
-        original = layer.compute_output_spec
-        return compute_output_spec
+        return on_call
 
-    layers = [layer for layer, *_ in calls.values()]
-    try:
-        for layer in layers:
-            layer.compute_output_spec = note(layer)
-        model.compute_output_spec(
-            keras.tree.map_structure(
-                lambda tensor: keras.KerasTensor((1, *tensor.shape[1:]), tensor.dtype), model.input
-            )
-        )
-    finally:
-        for layer in layers:
-            vars(layer).pop("compute_output_spec", None)
+    hooks = [(layer, note(layer)) for layer, *_ in calls.values()]
+    inputs = keras.tree.map_structure(
+        lambda tensor: keras.KerasTensor((1, *tensor.shape[1:]), tensor.dtype), model.input
+    )
+    with intercept_calls(hooks, "compute_output_spec"):
+        model.compute_output_spec(inputs)
     return ran if len(ran) == len(calls) == len(set(ran)) else None

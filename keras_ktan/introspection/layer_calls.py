@@ -55,12 +55,13 @@ def _chain(on_call, call):
 
 
 @contextlib.contextmanager
-def intercept_calls(hooks):
+def intercept_calls(hooks, method=None):
     """Route the calls of some layers through functions of ours.
 
     Args:
         hooks: A list of `(layer, on_call)`. `on_call(call, args, kwargs)` gets the
             layer's own call and its arguments and returns the layer's output.
+        method: The name of another method of the layers to route instead.
 
     Yields:
         Nothing. On leaving, also by an exception, every layer is as it was.
@@ -71,7 +72,7 @@ def intercept_calls(hooks):
             # A quantised layer runs `quantized_call` instead of `call`.
             # Operations between layers know no such mode.
             is_quantised = getattr(layer, "quantization_mode", None) is not None
-            attribute = "quantized_call" if is_quantised else "call"
+            attribute = method or ("quantized_call" if is_quantised else "call")
             listener = (threading.get_ident(), on_call)
             with _lock:
                 stand_in = vars(layer).get(attribute)
