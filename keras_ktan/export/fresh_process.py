@@ -69,7 +69,7 @@ def run_script(name, given, examples=None):
             return {name: outputs[f"arr_{index}"] for index, name in enumerate(names)}
 
 
-def run_file(format, path, inputs, batch_size, any_name=False):
+def run_file(format, path, inputs, batch_size):
     """What an exported file computes in a process that has neither Keras nor this package.
 
     Args:
@@ -77,8 +77,6 @@ def run_file(format, path, inputs, batch_size, any_name=False):
         path: Where it is, a `pathlib.Path`.
         inputs: Dict from input names to NumPy arrays.
         batch_size: How many examples to run at once.
-        any_name: Whether a single input may have another name in the file: Keras numbers those
-            that nobody named, in each process anew.
 
     Returns:
         A dict from output names to NumPy arrays.
@@ -86,7 +84,7 @@ def run_file(format, path, inputs, batch_size, any_name=False):
     Raises:
         RuntimeError: If its runtime cannot run it.
     """
-    return _run_file(format, path, inputs, batch_size=batch_size, any_name=any_name)
+    return _run_file(format, path, inputs, batch_size=batch_size)
 
 
 def time_file(format, path, inputs, batch_size, runs):
@@ -97,19 +95,19 @@ def time_file(format, path, inputs, batch_size, runs):
     Args:
         format: The file's format.
         path: Where it is, a `pathlib.Path`.
-        inputs: Dict from input names to NumPy arrays; a single input may have another name in the
-            file.
+        inputs: Dict from input names to NumPy arrays. A single input may have another name in the
+            file: Keras numbers those that nobody named, in each process anew.
         batch_size: How many examples to run at once.
-        runs: How many times to run the first one, after a few that are not timed.
+        runs: How many times to run the first one, after a few that are not timed; 0: none.
 
     Returns:
-        A tuple of a dict from output names to arrays, and an array of seconds.
+        A tuple of a dict from output names to arrays, and an array of seconds, `None` without runs.
 
     Raises:
         RuntimeError: If its runtime cannot run it.
     """
     found = _run_file(format, path, inputs, batch_size=batch_size, any_name=True, runs=runs)
-    seconds = found.pop(None)  # no output has this name
+    seconds = found.pop(None, None)  # no output has this name
     return found, seconds
 
 

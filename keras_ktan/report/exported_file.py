@@ -9,7 +9,7 @@ from keras_ktan.export.arguments import settle_format
 from keras_ktan.export.atomic_path import bytes_of
 from keras_ktan.export.examples import take_examples
 from keras_ktan.export.export_result import ExportResult
-from keras_ktan.export.fresh_process import run_file, time_file
+from keras_ktan.export.fresh_process import time_file
 from keras_ktan.export.requirements import require_packages
 from keras_ktan.export.serving_model import ServingModel
 
@@ -61,11 +61,8 @@ class ExportedFile:
             runs.
         """
         require_packages(self.format)
-        path, seconds = pathlib.Path(self.path), None
-        if timed_runs:
-            found, seconds = time_file(self.format, path, inputs, _BATCH, timed_runs)
-        else:
-            found = run_file(self.format, path, inputs, _BATCH, any_name=True)
+        path = pathlib.Path(self.path)
+        found, seconds = time_file(self.format, path, inputs, _BATCH, timed_runs)
         return list(found.values()), seconds
 
 
