@@ -41,10 +41,8 @@ def format_table(settings, measure, results, teacher):
     """
     accuracies = accuracies_of(results)
     headings = ["method", "seeds", f"{measure} {measure_of(settings)}, mean ± sd"]
-    headings += [f"against {method_title(base)}, 95 % interval" for base in BASELINES]
-    has_starts = SAME_START_BASELINE in accuracies
-    if has_starts:
-        headings.append(f"against {SAME_START_BASELINE}, 95 % interval")
+    bases = [*BASELINES, *({SAME_START_BASELINE} & accuracies.keys())]
+    headings += [f"against {method_title(base)}, 95 % interval" for base in bases]
     headings += ["share of the gap closed", "seconds an epoch"]
     lines = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
     lines.append(f"| teacher | 1 | {100 * teacher:.2f} |" + " |" * (len(headings) - 3))
@@ -53,14 +51,10 @@ def format_table(settings, measure, results, teacher):
         numbers = 100 * np.array(list(values.values()))
         spread = f" ± {numbers.std(ddof=1):.2f}" if len(numbers) > 1 else ""
         row = [method_title(method), str(len(numbers)), f"{numbers.mean():.2f}{spread}"]
-        for base in BASELINES:
-            row.append(
-                "" if method == base else format_difference(values, accuracies.get(base, {}))
-            )
-        if has_starts:
-            is_compared = method.startswith(SAME_START) and method != SAME_START_BASELINE
-            base = accuracies[SAME_START_BASELINE] if is_compared else {}
-            row.append(format_difference(values, base))
+        for base in bases:
+            starts_alike = base in BASELINES or method.startswith(SAME_START)
+            is_compared = method != base and starts_alike
+            row.append(format_difference(values, accuracies.get(base, {})) if is_compared else "")
         gain, _, count = paired_difference(values, labels)
         paired = [labels[seed] for seed in values if seed in labels]
         gap = teacher - np.mean(paired) if paired else 0.0
