@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ktan.training.optimizer import NETWORKS
+from keras_ktan.training.steps.weight_updates import WeightUpdates
 from keras_ktan.training.student_loss import (
     batch_size,
     build_student_metrics,
@@ -27,6 +28,7 @@ class TrainStep(SymbolicBuildHook):
                 "distiller was made in. Expected both in one scope, because every replica keeps "
                 "the optimizers' state. Write both inside `with strategy.scope():`."
             )
+        self._weight_updates = WeightUpdates()
         super().compile(*args, **kwargs)
 
     def on_symbolic_build(self, iterator, data_batch):
@@ -162,7 +164,8 @@ class TrainStep(SymbolicBuildHook):
             for network, loss in losses.items()
         }
         for network, gradient in gradients.items():
-            getattr(self.optimizer, network).apply(gradient, variables[network])
+            optimizer = getattr(self.optimizer, network)
+            self._weight_updates.apply(optimizer, gradient, variables[network])
         self.objectives.advance_power_iterations()
         self.step_counter.assign_add(1)
 
