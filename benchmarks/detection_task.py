@@ -20,6 +20,7 @@ from keras_ktan_tasks.detection_data import (
     make_views,
     split_pictures,
 )
+from keras_ktan_tasks.slim_detector import slim_detector
 
 SHAPES = "shapes"
 
@@ -57,6 +58,10 @@ def make_detection_task(data_dir, views, dataset, image_size, versions, held_out
     def make_model(arguments, name):
         return CompactDetector(size, len(names), **arguments, name=name)
 
+    def make_slim(teacher, student, **arguments):
+        box_weight = student.settings["box_weight"]
+        return slim_detector(teacher, box_weight, name=student.name, **arguments)
+
     return Task(
         (images, truth),
         validation,
@@ -81,4 +86,5 @@ def make_detection_task(data_dir, views, dataset, image_size, versions, held_out
         distiller_arguments=LOGITS_ARGUMENTS,
         # Half the room, and far finer than the two models differ.
         cache_precision="float16",
+        make_slim=make_slim,
     )

@@ -159,13 +159,10 @@ class Runner:
         student = self.task.make_model(self.experiment.student, "student")
         if method is None or method.student == "random":
             return student
-        # Imported here: the other methods do not need it.
-        from keras_ktan import slim_student
-
         arguments = {"target": {"parameters": student.count_params()}, **self.experiment.slim}
         if method.student == "slim_random":
             arguments |= {"initialize": "random", "seed": seed}
-        return slim_student(self.teacher, name="student", **arguments)
+        return self.task.make_slim(self.teacher, student, **arguments)
 
     def make_optimizer(self, rate, steps):
         """The task's optimizer for so many steps."""

@@ -30,6 +30,14 @@ def adamw(rate, steps, weight_decay):
     return keras.optimizers.AdamW(decay, weight_decay=weight_decay)
 
 
+def slim_classifier(teacher, student, **arguments):
+    """A student from the teacher's channels, named as the usual one."""
+    # Imported here: the other methods do not need it.
+    from keras_ktan import slim_student
+
+    return slim_student(teacher, name=student.name, **arguments)
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """Images and models of one experiment, and how a model is measured.
@@ -55,6 +63,8 @@ class Task:
             every method.
         distiller_arguments: Dict of more for `KTANDistiller`.
         cache_precision: See `TeacherCache`.
+        make_slim: Function of the teacher, the experiment's student and arguments of
+            `slim_student` that returns a student from the teacher's channels.
     """
 
     train: tuple
@@ -72,6 +82,7 @@ class Task:
     compile_arguments: Callable = classifier_compile_arguments
     distiller_arguments: dict = dataclasses.field(default_factory=dict)
     cache_precision: str = "float32"
+    make_slim: Callable = slim_classifier
 
 
 def load_task(experiment, data_dir=None):

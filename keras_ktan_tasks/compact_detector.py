@@ -148,6 +148,7 @@ class ObjectWeights:
         return cls(**config)
 
 
+@keras.saving.register_keras_serializable(package="compact_detector")
 class BoxesFromDistances(keras.layers.Layer):
     """Boxes in pixels from distances in strides.
 
@@ -171,6 +172,7 @@ class BoxesFromDistances(keras.layers.Layer):
         return {**super().get_config(), "image_size": self.image_size}
 
 
+@keras.saving.register_keras_serializable(package="compact_detector")
 class ScoreLogits(keras.layers.Layer):
     """The logits of class score times quality: what boxes are ranked by, in one number."""
 
@@ -239,6 +241,8 @@ class CompactDetector(keras.Model):
         depth: Residual blocks at strides 8 and 16.
         head_depth: Convolutions in each head before its last one.
         box_weight: What the boxes' loss counts beside the classes'.
+        network: Functional model of the same input and outputs to take in place of the one that the
+            numbers of channels describe, such as a narrower copy of another detector.
         name: The model's name.
     """
 
@@ -251,6 +255,7 @@ class CompactDetector(keras.Model):
         depth=1,
         head_depth=1,
         box_weight=1.5,
+        network=None,
         name=None,
     ):
         if len(widths) != 4 or any(size % 16 for size in image_size):
@@ -266,8 +271,12 @@ class CompactDetector(keras.Model):
             "depth": depth,
             "head_depth": head_depth,
         }
-        inputs, outputs = _network(**self.settings)
+        if network is None:
+            inputs, outputs = _network(**self.settings)
+        else:
+            inputs, outputs = network.input, network.output
         super().__init__(inputs, outputs, name=name)
+        self.has_own_network = network is not None
         self.settings["box_weight"] = box_weight
         self.focal = keras.losses.BinaryFocalCrossentropy(
             apply_class_balancing=True, from_logits=True, reduction=None
@@ -314,10 +323,19 @@ class CompactDetector(keras.Model):
         return keras.Model(self.input, outputs, name=f"{self.name}_with_decoding")
 
     def get_config(self):
-        return {"name": self.name, **self.settings}
+        config = {"name": self.name, **self.settings}
+        if self.has_own_network:
+            network = keras.Model(self.input, self.output)
+            config["network"] = keras.saving.serialize_keras_object(network)
+        return config
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
+        if "network" in config:
+            network = keras.saving.deserialize_keras_object(
+                config["network"], custom_objects=custom_objects
+            )
+            config = {**config, "network": network}
         return cls(**config)
 
 

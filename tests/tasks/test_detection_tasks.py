@@ -410,6 +410,43 @@ def found(boxes, classes, scores=None):
     return {"boxes": np.array(boxes, float), "classes": np.array(classes), "scores": scores}
 
 
+def test_a_slim_detector_has_the_teachers_outputs_at_full_width_and_a_loss_of_its_own(
+    detector, tmp_path
+):
+    import keras
+
+    from keras_ktan.utils.channel_record import channel_record_of
+    from keras_ktan_tasks.slim_detector import slim_detector
+
+    teacher = detector.CompactDetector((32, 32), 2, (4, 6, 8, 8), 8, box_weight=1.0)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    truth = {
+        "boxes": np.array([[[2.0, 2.0, 14.0, 12.0]]] * 2, "float32"),
+        "labels": np.array([[1], [0]], "int32"),
+    }
+    same = slim_detector(teacher, 1.0, width=1.0)
+    expected, found = teacher(images), same(images)
+    for name, value in expected.items():
+        np.testing.assert_allclose(to_numpy(found[name]), to_numpy(value), rtol=1e-5, atol=1e-5)
+    losses = [to_numpy(model.compute_loss(images, truth, expected)) for model in (teacher, same)]
+    assert losses[0] == losses[1] > 0
+
+    half = slim_detector(teacher, 3.0, name="half", width=0.5, divisor=1)
+    assert half.count_params() < 0.4 * teacher.count_params()
+    assert channel_record_of(half).channels["P3"] == sorted(channel_record_of(half).channels["P3"])
+    assert len(channel_record_of(half).channels["P3"]) == 4
+    # The boxes' loss has its own weight; the rest is the same.
+    heavier = to_numpy(half.compute_loss(images, truth, expected))
+    box_loss = to_numpy(half.box_loss.result())
+    np.testing.assert_allclose(heavier - losses[0], 2.0 * box_loss, rtol=1e-4)
+
+    half.save(tmp_path / "half.keras")
+    loaded = keras.saving.load_model(tmp_path / "half.keras")
+    assert loaded.settings["box_weight"] == 3.0
+    for name, value in half(images).items():
+        np.testing.assert_allclose(to_numpy(loaded(images)[name]), to_numpy(value), rtol=1e-5)
+
+
 def test_perfect_predictions_have_an_ap_of_1(average_precision):
     result = average_precision(found(TRUTH["boxes"], TRUTH["labels"]), TRUTH, NAMES)
     names = ["AP", "AP50", "AP75", "AP small", "AP large"]
