@@ -1,7 +1,10 @@
 """Find layers by path and catch their outputs during one forward pass."""
 
 import collections
+import contextlib
 import difflib
+import functools
+import threading
 
 import keras
 
@@ -146,6 +149,40 @@ class FeatureTap:
         for path in self.paths:
             layer_path, _ = split_path(path)
             self._layers[layer_path] = find_layer(model, layer_path, role)
+        self._thread = None  # that the tap is attached in
+        self._catch = None  # what an attached tap does with a layer's call, during a forward pass
+
+    @contextlib.contextmanager
+    def attached(self):
+        """Listen to the layers for a whole training instead of coming and going at every step.
+
+        For steps that are not compiled: coming and going sets attributes of each layer. Calls
+        outside of this tap's forward passes run as they would without it.
+
+        Yields:
+            Nothing. On leaving, also by an exception, every layer is as it was.
+        """
+        if self._thread is not None:  # a training within a callback of another
+            yield
+            return
+
+        def listen(layer_path):
+            def on_call(call, args, kwargs):
+                if self._catch is None:
+                    return call(*args, **kwargs)
+                return self._catch(layer_path, call, args, kwargs)
+
+            return on_call
+
+        with intercept_calls(self._hooks(listen)):
+            self._thread = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._thread = None
+
+    def _hooks(self, listen):
+        return [(layer, listen(layer_path)) for layer_path, layer in self._layers.items()]
 
     def __call__(self, inputs, training=False, substitutes=None):
         """Run the model once.
@@ -182,19 +219,15 @@ class FeatureTap:
         substitutes = substitutes or {}
         caught = {layer_path: [] for layer_path in self._layers}
 
-        def catch(layer_path):
-            def on_call(call, args, kwargs):
-                outputs, masks = call_with_masks(self._layers[layer_path], call, args, kwargs)
-                for path, tensor in substitutes.items():
-                    if split_path(path)[0] == layer_path:
-                        outputs = _replace_output(outputs, split_path(path)[1], tensor)
-                caught[layer_path].append((outputs, masks))
-                return outputs
+        def catch(layer_path, call, args, kwargs):
+            outputs, masks = call_with_masks(self._layers[layer_path], call, args, kwargs)
+            for path, tensor in substitutes.items():
+                if split_path(path)[0] == layer_path:
+                    outputs = _replace_output(outputs, split_path(path)[1], tensor)
+            caught[layer_path].append((outputs, masks))
+            return outputs
 
-            return on_call
-
-        hooks = [(layer, catch(layer_path)) for layer_path, layer in self._layers.items()]
-        with intercept_calls(hooks):
+        with self._catching(catch):
             outputs = self.model(inputs, training=training)
         maps, map_masks = [], []
         for path in self.paths:
@@ -211,6 +244,20 @@ class FeatureTap:
             places = [id(tensor) for tensor in keras.tree.flatten(made)]
             map_masks.append(masks[places.index(id(maps[-1]))])
         return Forward(outputs, maps, map_masks, read_masks(outputs), inputs)
+
+    @contextlib.contextmanager
+    def _catching(self, catch):
+        """Hand the calls of the layers to `catch` for one forward pass."""
+        if self._thread != threading.get_ident():
+            hooks = self._hooks(lambda layer_path: functools.partial(catch, layer_path))
+            with intercept_calls(hooks):
+                yield
+            return
+        self._catch = catch
+        try:
+            yield
+        finally:
+            self._catch = None
 
 
 def _replace_output(outputs, key, tensor):

@@ -1,5 +1,7 @@
 """The one forward pass of each model in a step."""
 
+import contextlib
+
 import keras
 from keras import ops
 
@@ -41,6 +43,12 @@ class ForwardPasses:
         self._student_tap = FeatureTap(
             pairing.student, [*student_paths, *self._augmentation.values()], "student"
         )
+
+    @contextlib.contextmanager
+    def attached(self):
+        """Keep both taps attached; see `FeatureTap.attached`."""
+        with self._student_tap.attached(), self._teacher_tap.attached():
+            yield
 
     def student(self, inputs, training=True):
         """Run the student.

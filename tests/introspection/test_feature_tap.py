@@ -180,6 +180,43 @@ def test_the_model_is_left_alone():
     assert "call" not in vars(layer)
 
 
+def test_an_attached_tap_catches_its_own_passes_and_lets_every_other_call_pass():
+    model = nested()
+    path = "level_0/flat/hidden"
+    layer = find_layer(model, path, "student")
+    tap = FeatureTap(model, [path], "student")
+    outputs, (expected,) = tap(INPUTS)
+    in_thread = []
+
+    def run():
+        in_thread.append(to_numpy(tap(2 * INPUTS)[1][0]))
+
+    with tap.attached():
+        stand_in = vars(layer)["call"]
+        for _ in range(2):
+            again, (caught,) = tap(INPUTS)
+            np.testing.assert_array_equal(to_numpy(caught), to_numpy(expected))
+            np.testing.assert_array_equal(to_numpy(again), to_numpy(outputs))
+        # Once more than one pass may: it is none of the tap's.
+        np.testing.assert_array_equal(to_numpy(model(INPUTS)), to_numpy(outputs))
+        _, (other,) = tap(INPUTS, substitutes={path: 0 * expected})
+        np.testing.assert_array_equal(to_numpy(model(INPUTS)), to_numpy(outputs))
+        with tap.attached():
+            tap(INPUTS)
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        assert vars(layer)["call"] is stand_in
+    np.testing.assert_allclose(
+        in_thread[0], np.maximum(dense_by_numpy(layer, 2 * INPUTS), 0), atol=1e-5
+    )
+    assert "call" not in vars(layer)
+    with pytest.raises(RuntimeError, match="the training stops"), tap.attached():
+        raise RuntimeError("the training stops")
+    assert "call" not in vars(layer)
+    np.testing.assert_array_equal(to_numpy(tap(INPUTS)[1][0]), to_numpy(expected))
+
+
 def test_a_tap_in_another_thread_catches_its_own_pass():
     caught = {}
     barrier = threading.Barrier(2, timeout=120)

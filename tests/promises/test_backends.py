@@ -165,6 +165,34 @@ def test_the_step_is_traced_once_a_batch_size_over_epochs_and_schedules(monkeypa
     assert len(traces) == expected
 
 
+@pytest.mark.graph
+def test_a_longer_training_puts_itself_between_no_more_layers_and_their_callers(monkeypatch):
+    """Compiled steps do so while they are traced; on torch a training does it once."""
+    from keras_ktan.introspection import layer_calls
+
+    made = []
+    original = layer_calls._Intercepted.__init__
+
+    def count(self, layer, attribute):
+        made.append(layer.name)
+        original(self, layer, attribute)
+
+    monkeypatch.setattr(layer_calls._Intercepted, "__init__", count)
+    student = image_model(3, "student", seed=2)
+    distiller = KTANDistiller(image_model(8, "teacher"), student)
+    distiller.compile("sgd", loss_from_logits())
+    images, labels = image_data(8)
+    counts = []
+    for epochs in (1, 3):
+        made.clear()
+        distiller.fit(images, labels, batch_size=4, epochs=epochs, verbose=0)
+        counts.append(len(made))
+    # Both models' paired layer, once a training, or at all while the step is traced.
+    assert counts[0] == 2
+    assert counts[1] == (2 if keras.backend.backend() == "torch" else 0)
+    assert all("call" not in vars(layer) for layer in student.layers)
+
+
 @pytest.mark.promise(10)
 def test_no_teacher_weight_is_a_constant_of_the_compiled_program():
     import jax

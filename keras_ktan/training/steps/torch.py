@@ -14,6 +14,13 @@ class TrainStep:
 
     replica_count = 1
 
+    def fit(self, *args, **kwargs):
+        if not self.compiled:
+            return super().fit(*args, **kwargs)  # Keras says so
+        # Keras runs the step uncompiled, so what a step sets up it sets up at every step.
+        with self.objectives.forward_passes.attached():
+            return super().fit(*args, **kwargs)
+
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self.objectives.forward_passes.validate_cached(x)
