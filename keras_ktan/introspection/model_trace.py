@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_ktan.introspection.functional_calls import functional_calls
 from keras_ktan.introspection.layer_calls import FirstSteps, intercept_calls
+from keras_ktan.introspection.symbolic_run import SymbolicRun, followed_copies
 
 LayerCall = collections.namedtuple(
     "LayerCall",
@@ -159,17 +160,6 @@ def symbolic_input(model, batch_size=None):
     )
 
 
-class _Probe(keras.Operation):
-    """Runs a model symbolically; Keras restores all state afterwards."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def call(self, inputs):
-        return self.function(inputs)
-
-
 class ModelTrace:
     """The layer calls of one symbolic forward pass of a model.
 
@@ -237,18 +227,22 @@ class ModelTrace:
 
             return on_call
 
+        models = [layer for _, layer in first_paths.values() if isinstance(layer, keras.Model)]
+
         def run(inputs):
             # Some backends run this twice, to learn which axes stay open.
             events.clear()
-            with intercept_calls(
-                [(layer, note(path, layer)) for path, layer in first_paths.values()]
-            ):
+            hooks = [(layer, note(path, layer)) for path, layer in first_paths.values()]
+            with intercept_calls(hooks), followed_copies([model, *models]) as original:
                 outputs = model(inputs, training=False)
-            ids["inputs"], ids["outputs"] = _ids(inputs), _ids(outputs)
-            ids["calls"] = [(_ids(event[2]), _ids(event[3])) for event in events]
+                ids["inputs"], ids["outputs"] = _ids(inputs), _ids(outputs)
+                ids["calls"] = [
+                    ([original(taken) for taken in _ids(event[2])], _ids(event[3]))
+                    for event in events
+                ]
             return outputs, [event[2] for event in events], [event[3] for event in events]
 
-        self.outputs, taken, made = _Probe(run)(self.inputs)
+        self.outputs, taken, made = SymbolicRun(run)(self.inputs)
         self.input_ids, self.output_ids = ids["inputs"], ids["outputs"]
         self.calls = [
             LayerCall(path, layer, input_ids, input_specs, output_ids, output_specs, first)

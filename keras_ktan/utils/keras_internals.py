@@ -35,6 +35,26 @@ def loss_axis(loss):
     return getattr(loss, "axis", getattr(loss, "_fn_kwargs", {}).get("axis", -1))
 
 
+# The method of a Functional model that makes tensors of its inputs, a list of them.
+CONVERT_INPUTS = "_convert_inputs_to_tensors"
+
+
+def input_converter(model):
+    """What makes tensors of a model's inputs, by its method `CONVERT_INPUTS`.
+
+    Nothing public says which tensor a Functional model made of which input; see
+    `keras_ktan.introspection.symbolic_run`.
+
+    Args:
+        model: A `keras.Model`.
+
+    Returns:
+        The Functional model, the one inside a Sequential model, or `None`.
+    """
+    model = getattr(model, "_functional", None) or model
+    return model if hasattr(model, CONVERT_INPUTS) else None
+
+
 class SymbolicBuildHook:
     """A base of models that make more variables where Keras makes those of the metrics.
 

@@ -183,6 +183,27 @@ def test_a_shared_layer_has_a_call_for_each_use():
     assert second.output_ids == trace.output_ids
 
 
+def test_a_model_in_a_model_takes_what_went_into_the_outer_one():
+    """On torch Keras copies the inputs of each Functional model in a symbolic run."""
+    inner_input = keras.Input((4,))
+    inner = keras.Model(inner_input, layers.Dense(3, name="deep")(inner_input), name="inner")
+    first, second = keras.Input((4,)), keras.Input((5,))
+    both = layers.Concatenate(name="both")([inner(first), second])
+    middle = keras.Model([first, second], both, name="middle")
+    inputs = keras.Input((4,)), keras.Input((2,))
+    wide = layers.Dense(5, name="wide")(inputs[1])
+    model = keras.Model(inputs, layers.Dense(2, name="head")(middle([inputs[0], wide])))
+    trace = ModelTrace(model)
+
+    def ends(path):
+        (call,) = trace.calls_of(path)
+        return call.input_ids, call.output_ids
+
+    assert ends("middle/inner/deep")[0] == ends("middle/inner")[0] == trace.input_ids[:1]
+    assert ends("middle")[0] == [trace.input_ids[0], *ends("wide")[1]]
+    assert ends("middle/both")[0] == ends("middle/inner/deep")[1] + ends("wide")[1]
+
+
 def test_the_producer_of_a_tensor():
     trace = ModelTrace(nested())
     (head,) = trace.calls_of("head")
