@@ -4,7 +4,8 @@ On TensorFlow: operations of a step (`step_operations.py`), seconds to make and 
 of ResNet50 and MobileNetV2, seconds until `train_on_batch` has met a batch of another size, bytes
 that `DivergenceGuard` keeps. On JAX: what enters and leaves a
 step and its operations before XLA, and microseconds a step of tiny models with many layers, where
-the host's work is all there is. Run it for both backends and both versions, then join the parts:
+the host's work is all there is. Run it for both backends and both versions, then join the parts,
+with those of `step_time.py` for the ratios of steps in pairs:
 
     KERAS_BACKEND=jax PYTHONPATH=CHECKOUT python benchmarks/step_cost.py --output after_jax.json
     python benchmarks/step_cost.py --join --before before_*.json --after after_*.json
@@ -22,9 +23,11 @@ from keras_ktan_tasks import startup as startup
 # isort: split
 import keras
 import numpy as np
+from step_programs import jax_program
 
 from keras_ktan import FeaturePair, KTANDistiller
 
+BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "torch"}
 RESULT = pathlib.Path(__file__).resolve().parent / "results" / "step_cost.md"
 ALL_TERMS = {"logits_loss_weight": 1.0, "feature_loss_weight": 1.0, "adversarial_loss_weight": 0.02}
 
@@ -58,30 +61,6 @@ def deep_pair():
 def data(steps):
     images = np.zeros((steps * 4, 4, 4, 3), "float32")
     return images, np.zeros(steps * 4, "int32")
-
-
-def jax_program(model, batch):
-    """Numbers of tensors that enter and leave a compiled step, and of its instructions."""
-    import jax
-
-    model.train_on_batch(*batch)  # makes the metrics' variables
-    groups = ("trainable_variables", "non_trainable_variables", None, "metrics_variables")
-    groups = [model.optimizer.variables if n is None else getattr(model, n) for n in groups]
-    state = tuple([variable.value for variable in group] for group in groups)
-    if isinstance(model, KTANDistiller):
-        try:
-            from keras_ktan.training.steps.teacher_weights import BatchesWithTeacher
-        except ImportError:
-            pass  # before that, the teacher was a part of the state
-        else:
-            teacher = [variable.value for variable in model.teacher.variables]
-            batch = next(BatchesWithTeacher(iter([batch]), teacher))
-    lowered = jax.jit(model.train_step, donate_argnums=0, keep_unused=True).lower(state, batch)
-    return {
-        "arguments": len(jax.tree_util.tree_leaves(lowered.args_info)),
-        "results": len(jax.tree_util.tree_leaves(lowered.out_info)),
-        "operations": lowered.as_text().count(" = "),
-    }
 
 
 def microseconds(models, rounds=7, steps=60):
@@ -120,8 +99,12 @@ def construction_seconds():
     return made - start, time.process_time() - made
 
 
-def retrace_seconds(rounds=3):
-    """Median seconds until a model has taken its first batch of a second size."""
+def retrace_seconds(rounds=5):
+    """What a model takes for its first batch of a second size, tracing alone and in all.
+
+    Returns:
+        Dict from names to tuples of median processor seconds.
+    """
     from step_time import small_pair
 
     def student():
@@ -141,14 +124,32 @@ def retrace_seconds(rounds=3):
         for name, (make, weights) in contestants.items():
             model = make()
             model.compile("adam", loss, jit_compile=False, **weights)
+            traced = timed_step(model)
             # Large ones: TensorFlow 2.21 with oneDNN may crash where a small batch follows.
             for size in (64, 48):
                 images, labels = np.zeros((size, 32, 32, 3), "float32"), np.zeros(size, "int32")
-                start = time.perf_counter()
+                start = time.process_time()
                 model.train_on_batch(images, labels)
             if number:  # the first one makes what TensorFlow makes once a process
-                taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in taken.items()}
+                taken[name].append((traced[-1], time.process_time() - start))
+    return {
+        name: tuple(map(statistics.median, zip(*found, strict=True)))
+        for name, found in taken.items()
+    }
+
+
+def timed_step(model):
+    """A list that gets the processor seconds of each call of a model's `train_step`."""
+    seconds, step = [], model.train_step
+
+    def train_step(data):
+        start = time.process_time()
+        logs = step(data)
+        seconds.append(time.process_time() - start)
+        return logs
+
+    model.train_step = train_step
+    return seconds
 
 
 def measure_tensorflow():
@@ -166,11 +167,16 @@ def measure_tensorflow():
     )
     found["TensorFlow, processor seconds to compile it"] = round(compiled, 2)
     seconds = retrace_seconds()
-    for name, value in seconds.items():
-        found[f"TensorFlow, seconds for a batch of another size, {name}"] = round(value, 2)
-        found[f"TensorFlow, seconds for a batch of another size, {name}, times student"] = round(
-            value / seconds["student"], 2
-        )
+    for name, values in seconds.items():
+        for what, value, own in zip(
+            ("tracing a batch of another size", "the first batch of another size"),
+            values,
+            seconds["student"],
+            strict=True,
+        ):
+            found[f"TensorFlow, processor seconds, {what}, {name}"] = round(value, 2)
+            if name != "student":
+                found[f"TensorFlow, {what}, {name}, times student"] = round(value / own, 2)
     _, distiller = deep_pair()
     distiller.fit(*data(2), batch_size=4, verbose=0)
     kept = sum(int(np.prod(v.shape)) * 4 for v in distiller.state_variables)
@@ -180,11 +186,26 @@ def measure_tensorflow():
     return found
 
 
+def read_part(path):
+    """What one file says: this benchmark's, or one that `step_time.py` wrote."""
+    content = json.loads(path.read_text())
+    if "times_student" not in content:
+        return content
+    from step_time import format_ratio
+
+    return {
+        f"{BACKENDS[content['backend']]}, a step, {name}, times student.fit, 95 %": format_ratio(
+            ratios
+        )
+        for name, ratios in content["times_student"].items()
+    }
+
+
 def join(before, after):
     """A Markdown table of two versions' parts."""
 
     def read(paths):
-        return {k: v for path in paths for k, v in json.loads(path.read_text()).items()}
+        return {k: v for path in paths for k, v in read_part(path).items()}
 
     before, after = read(before), read(after)
     lines = ["| what | before | after |", "|---|---|---|"]

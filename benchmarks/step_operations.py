@@ -16,6 +16,7 @@ from keras_ktan_tasks import startup as startup
 
 # isort: split
 import keras
+import numpy as np
 import tensorflow as tf
 
 import keras_ktan
@@ -56,13 +57,12 @@ def compiled(model, **arguments):
     return model
 
 
-def operations_of_step(model):
-    """Operations of a compiled model's training step."""
-    images = tf.TensorSpec((BATCH, SIZE, SIZE, 3), "float32")
-    labels = tf.TensorSpec((BATCH,), "int64")
+def operations_of_step(model, batch):
+    """Operations of a compiled model's training step, for a tuple of images and labels."""
     # Metrics make their variables when they first see data; then optimizers, too, are built.
-    model.train_on_batch(keras.ops.zeros(images.shape), keras.ops.zeros(labels.shape, "int64"))
-    return operations(lambda x, y: model.train_step((x, y)), images, labels)
+    model.train_on_batch(*batch)
+    specs = [tf.TensorSpec(part.shape, part.dtype) for part in batch]
+    return operations(lambda x, y: model.train_step((x, y)), *specs)
 
 
 def count(names=tuple(METHODS)):
@@ -73,8 +73,9 @@ def count(names=tuple(METHODS)):
     """
     teacher, student = models()
     images = tf.TensorSpec((BATCH, SIZE, SIZE, 3), "float32")
+    batch = np.zeros(images.shape, "float32"), np.zeros(BATCH, "int64")
     forward = operations(lambda x: teacher(x, training=False), images)
-    alone = operations_of_step(compiled(student))
+    alone = operations_of_step(compiled(student), batch)
     counts = {"student's own step": (alone, alone), "teacher's forward pass": (forward, forward)}
     for name in names:
         logits, feature, adversarial, objective = METHODS[name]
@@ -87,7 +88,7 @@ def count(names=tuple(METHODS)):
             feature_loss_weight=feature,
             adversarial_loss_weight=adversarial,
         )
-        counts[name] = (operations_of_step(distiller), alone + forward)
+        counts[name] = (operations_of_step(distiller, batch), alone + forward)
     return counts
 
 

@@ -2,7 +2,9 @@
 
 One pair of models, one process. The contestants take turns round by round, and each round of one
 has a round of `student.fit` just before it: a machine that slows down slows both, and their ratio,
-with its interval over the rounds, says something on a busy machine, too.
+with its interval over the rounds, says something on a busy machine, too. Beside the time stands
+what the compiled step consists of: operations of TensorFlow's graph, or on JAX what enters and
+leaves it and its operations before XLA.
 
 `images_per_second.py` runs this for the ResNets on every backend, in float32 and bfloat16, with
 and without XLA.
@@ -25,6 +27,7 @@ import keras
 import numpy as np
 from device import describe_device, traced
 from resnets import resnet50_and_18, resnet56_and_20
+from step_programs import describe_program, program_of_step
 
 import keras_ktan
 from keras_ktan import FeaturePair, KTANDistiller, TeacherCache
@@ -93,7 +96,8 @@ def make_contestants(arguments, data, cache_directory):
         cache_directory: Empty directory for the teacher's outputs.
 
     Returns:
-        Dict from names to functions without arguments.
+        A tuple of a dict from names to functions without arguments, and one from the names of those
+        that train on plain batches to their models.
     """
     images, labels = data
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -106,10 +110,11 @@ def make_contestants(arguments, data, cache_directory):
     def wanted(name):
         return arguments.only is None or name in arguments.only
 
-    contestants = {}
+    contestants, trained = {}, {}
     teacher, student = models()
     student.compile("adam", loss=loss, metrics=["accuracy"], **switches)
     contestants[STUDENT] = lambda: student.fit(images, labels, **fit)
+    trained[STUDENT] = student
     teacher.compile(**switches)
     if wanted(TEACHER):
         contestants[TEACHER] = lambda: teacher.predict(
@@ -136,7 +141,7 @@ def make_contestants(arguments, data, cache_directory):
         return distiller
 
     def add_ktan(name, weights):
-        distiller = make_distiller(weights)
+        distiller = trained[name] = make_distiller(weights)
         contestants[name] = lambda: distiller.fit(images, labels, **fit)
 
     for name, weights in KTAN_WEIGHTS.items():
@@ -171,11 +176,12 @@ def make_contestants(arguments, data, cache_directory):
         )
         distiller.compile("adam", loss=loss, metrics=["accuracy"], **switches)
         contestants[KERAS] = lambda: distiller.fit(images, labels, **fit)
+        trained[KERAS] = distiller
 
     # Keras's own pairs maps of one shape only, as the small models have.
     if small and wanted(KERAS):
         add_keras()
-    return contestants
+    return contestants, trained
 
 
 def measure(contestants, rounds, steps, clock=time.perf_counter):
@@ -213,17 +219,18 @@ def measure(contestants, rounds, steps, clock=time.perf_counter):
     return seconds, ratios
 
 
-def format_table(seconds, ratios):
-    """A Markdown table of medians with their range, and of mean ratios with their intervals."""
+def format_table(seconds, ratios, programs):
+    """A Markdown table of medians with their range, mean ratios with their intervals, programs."""
     lines = [
-        "| what | ms a step, median (min to max) | times student.fit, 95 % interval |",
-        "|---|---|---|",
+        "| what | ms a step, median (min to max) | times student.fit, 95 % interval | the step |",
+        "|---|---|---|---|",
     ]
     for name, values in seconds.items():
         median = statistics.median(values)
         lines.append(
             f"| {name} | {1e3 * median:.1f} ({1e3 * min(values):.1f} to {1e3 * max(values):.1f}) "
-            f"| {format_ratio(ratios[name]) if name in ratios else ''} |"
+            f"| {format_ratio(ratios[name]) if name in ratios else ''} "
+            f"| {describe_program(programs.get(name, {}))} |"
         )
     return "\n".join(lines)
 
@@ -295,12 +302,15 @@ def main(argv=None):
         generator.integers(0, 10, count),
     )
     with tempfile.TemporaryDirectory() as cache_directory:
-        contestants = make_contestants(arguments, data, cache_directory)
+        contestants, trained = make_contestants(arguments, data, cache_directory)
         clock = time.process_time if arguments.cpu_seconds else time.perf_counter
         seconds, ratios = measure(contestants, arguments.rounds, arguments.steps, clock)
         if arguments.profile:
             profile(contestants, arguments.profile)
-    table = format_table(seconds, ratios)
+        # Last: a step that is traced alone moves the weights once.
+        batch = tuple(part[: arguments.batch_size] for part in data)
+        programs = {name: program_of_step(model, batch) for name, model in trained.items()}
+    table = format_table(seconds, ratios, programs)
     pair = "" if arguments.models == "small" else f"{arguments.models}, "
     dtype = "" if arguments.dtype == "float32" else f"{arguments.dtype}, "
     about = (
@@ -317,10 +327,12 @@ def main(argv=None):
         json.dumps(
             {
                 "about": about,
+                "backend": keras.backend.backend(),
                 "device": describe_device(),
                 "batch_size": arguments.batch_size,
                 "seconds_per_step": seconds,
                 "times_student": ratios,
+                "programs": programs,
             },
             indent=1,
         )

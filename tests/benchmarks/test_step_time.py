@@ -116,6 +116,34 @@ def test_a_ratio_is_that_of_two_rounds_side_by_side(benchmark):
     low, high = 1.2 / 1.2**12.706, 1.2 * 1.2**12.706
     assert step_time.format_ratio([1.0, 1.44]) == f"1.20 ({low:.2f} to {high:.2f})"
     assert step_time.format_ratio([1.5]) == "1.50"
+    programs = {"one": {"arguments": 1200, "operations": 31}}
+    rows = step_time.format_table({"one": [0.01, 0.03, 0.02]}, {"one": [1.5]}, programs).split("\n")
+    assert rows[2] == "| one | 20.0 (10.0 to 30.0) | 1.50 | 1,200 arguments, 31 operations |"
+
+
+def test_what_a_step_consists_of(benchmark):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy())
+    batch = np.zeros((3, 4), "float32"), np.zeros(3, "int32")
+    program = benchmark("step_programs").program_of_step(model, batch)
+    if keras.backend.backend() == "torch":  # runs uncompiled
+        assert program == {}
+        return
+    assert program["operations"] > 10
+    if keras.backend.backend() == "jax":
+        # In: kernel, bias, SGD's step and rate, the loss's sum and count, images, labels. Out: the
+        # first six again and the loss.
+        assert (program["arguments"], program["results"]) == (8, 7)
+
+
+def test_ratios_of_steps_stand_in_the_table_of_two_versions(benchmark, tmp_path):
+    step_cost = benchmark("step_cost")
+    before, after = tmp_path / "before.json", tmp_path / "after.json"
+    before.write_text(json.dumps({"backend": "jax", "times_student": {"+ logits": [2.0]}}))
+    after.write_text(json.dumps({"backend": "jax", "times_student": {"+ logits": [1.5]}}))
+    row = "| JAX, a step, + logits, times student.fit, 95 % | 2.00 | 1.50 |"
+    assert row in step_cost.join([before], [after])
 
 
 def test_a_combination_that_does_not_run_is_named(benchmark, monkeypatch, tmp_path):
