@@ -2,7 +2,6 @@
 
 from keras_ktan import slim_student
 from keras_ktan.students.layer_rules import LayerCall
-from keras_ktan.utils.channel_record import attach_channel_record, channel_record_of
 from keras_ktan_tasks.compact_detector import BoxesFromDistances, CompactDetector, ScoreLogits
 
 # They make the outputs, which stay as wide as they are.
@@ -12,7 +11,7 @@ RULES = {kind: LayerCall.fixed_outputs for kind in (BoxesFromDistances, ScoreLog
 def slim_detector(teacher, box_weight, name="student", **arguments):
     """A narrower copy of a detector, with its own loss and decoding.
 
-    `slim_student` returns a plain Functional model; the channels that it kept go with the detector.
+    `slim_student` returns a plain Functional model, whose layers remember the channels they kept.
 
     Args:
         teacher: A `CompactDetector`.
@@ -25,6 +24,4 @@ def slim_detector(teacher, box_weight, name="student", **arguments):
     """
     network = slim_student(teacher, name=f"{name}_network", rules=RULES, **arguments)
     settings = {**teacher.settings, "box_weight": box_weight}
-    detector = CompactDetector(**settings, network=network, name=name)
-    attach_channel_record(detector, channel_record_of(network))
-    return detector
+    return CompactDetector(**settings, network=network, name=name)

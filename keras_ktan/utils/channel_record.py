@@ -55,25 +55,35 @@ class ChannelRecord:
 
 
 def attach_channel_record(student, record):
-    """Let a student remember its record.
+    """Let a student and its layers remember its record.
 
-    The record is an attribute of the object. It is not saved with the student: a student that
+    The record is an attribute of the objects. It is not saved with the student: a student that
     is loaded has none.
 
     Args:
         student: A `keras.Model`.
         record: A `ChannelRecord`.
     """
-    setattr(student, _ATTRIBUTE, record)
+    for holder in (student, *student.layers):
+        setattr(holder, _ATTRIBUTE, record)
 
 
 def channel_record_of(student):
     """The record of a student that was made from a teacher.
 
     Args:
-        student: A `keras.Model`.
+        student: A `keras.Model`; also another one of the same layers, such as a class of the
+            user's with a loss of its own.
 
     Returns:
-        Its `ChannelRecord`, or `None` if it has none.
+        Its `ChannelRecord`, or `None` if it has none or layers of several.
     """
-    return getattr(student, _ATTRIBUTE, None)
+    own = getattr(student, _ATTRIBUTE, None)
+    if own is not None:
+        return own
+    found = {}
+    for layer in student.layers:
+        record = getattr(layer, _ATTRIBUTE, None)
+        if record is not None:
+            found[id(record)] = record
+    return next(iter(found.values())) if len(found) == 1 else None

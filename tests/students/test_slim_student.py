@@ -18,6 +18,7 @@ from slim_models import (
     vision_transformer,
 )
 
+from keras_ktan import KTANDistiller
 from keras_ktan.report import compression_report
 from keras_ktan.students import slim_student
 from keras_ktan.utils.channel_record import ChannelRecord, channel_record_of
@@ -328,6 +329,32 @@ def test_the_record_names_the_channels_of_every_tensor():
     }
     config = json.loads(json.dumps(record.get_config()))
     assert ChannelRecord.from_config(config) == record
+
+
+def test_a_model_of_the_users_class_around_the_same_layers_has_the_record():
+    class OwnLoss(keras.Model):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return ops.mean(ops.square(y - y_pred))
+
+    def teacher(name):
+        inputs = keras.Input((8, 8, 3))
+        x = L.Conv2D(8, 3, name=f"{name}_conv")(inputs)
+        x = L.Conv2D(6, 3, strides=2)(x)
+        return keras.Model(inputs, L.Dense(2)(L.GlobalAveragePooling2D()(x)), name=name)
+
+    # The last four channels, which no importance of the package would choose.
+    importance = {"teacher_conv": [0, 0, 0, 0, 1, 1, 1, 1]}
+    first = teacher("teacher")
+    network = slim_student(first, 0.5, importance=lambda layer: importance.get(layer.name))
+    student = OwnLoss(network.input, network.output)
+    assert channel_record_of(student) is channel_record_of(network)
+    lines = []
+    KTANDistiller(first, student).summary(print_fn=lambda line, **_: lines.append(line))
+    assert any("teacher_conv" in line and "those that the student kept" in line for line in lines)
+    # Of layers of two students nothing says whose channels count.
+    other = slim_student(teacher("other"), 0.5)
+    both = keras.Model([network.input, other.input], [network.output, other.output])
+    assert channel_record_of(both) is None
 
 
 def test_the_record_reaches_into_nested_models_and_several_outputs():
