@@ -242,7 +242,8 @@ class CompactDetector(keras.Model):
         head_depth: Convolutions in each head before its last one.
         box_weight: What the boxes' loss counts beside the classes'.
         network: Functional model of the same input and outputs to take in place of the one that the
-            numbers of channels describe, such as a narrower copy of another detector.
+            numbers of channels describe, such as a narrower copy of another detector. `widths`,
+            `pyramid_width`, `depth` and `head_depth` say nothing then.
         name: The model's name.
     """
 
@@ -325,7 +326,7 @@ class CompactDetector(keras.Model):
     def get_config(self):
         config = {"name": self.name, **self.settings}
         if self.has_own_network:
-            network = keras.Model(self.input, self.output)
+            network = keras.Model(self.input, self.output, name=f"{self.name}_network")
             config["network"] = keras.saving.serialize_keras_object(network)
         return config
 

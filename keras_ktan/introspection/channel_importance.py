@@ -42,7 +42,8 @@ def channels_to_select(pair, teacher_trace, student_trace, count):
         A tuple of a sorted list of ints, or `None` where nothing says which channels matter, and
         of the words for what said so.
     """
-    record = channel_record_of(student_trace.model)
+    layer_path, _ = split_path(pair.student_layer_name)
+    record = channel_record_of(student_trace.model, layer_path)
     if record is not None and pair.teacher_layer_name == pair.student_layer_name:
         kept = record.channels.get(_recorded_path(student_trace, pair.student_layer_name))
         if record.teacher_name == teacher_trace.model.name and kept is not None:

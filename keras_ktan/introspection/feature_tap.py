@@ -8,7 +8,7 @@ import threading
 
 import keras
 
-from keras_ktan.introspection.layer_calls import intercept_calls
+from keras_ktan.introspection.layer_calls import intercept_calls, is_intercepted
 from keras_ktan.introspection.masks import call_with_masks, read_masks
 from keras_ktan.introspection.model_trace import ambiguous_paths, layers_by_path
 
@@ -149,7 +149,7 @@ class FeatureTap:
         for path in self.paths:
             layer_path, _ = split_path(path)
             self._layers[layer_path] = find_layer(model, layer_path, role)
-        self._thread = None  # that the tap is attached in
+        self._thread = None  # the thread in which `attached` is active
         self._catch = None  # what an attached tap does with a layer's call, during a forward pass
 
     @contextlib.contextmanager
@@ -248,16 +248,18 @@ class FeatureTap:
     @contextlib.contextmanager
     def _catching(self, catch):
         """Hand the calls of the layers to `catch` for one forward pass."""
-        if self._thread != threading.get_ident():
+        is_attached = self._thread == threading.get_ident()
+        # Quantising a layer in a callback, or giving it another `call`, takes the stand-in away.
+        if not is_attached or not all(map(is_intercepted, self._layers.values())):
             hooks = self._hooks(lambda layer_path: functools.partial(catch, layer_path))
             with intercept_calls(hooks):
                 yield
             return
-        self._catch = catch
+        before, self._catch = self._catch, catch
         try:
             yield
         finally:
-            self._catch = None
+            self._catch = before
 
 
 def _replace_output(outputs, key, tensor):

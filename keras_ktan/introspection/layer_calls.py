@@ -42,8 +42,8 @@ class _Intercepted:
 
     def remove(self, listener):
         self.listeners = tuple(other for other in self.listeners if other is not listener)
-        if self.listeners:
-            return
+        if self.listeners or vars(self.layer).get(self.attribute) is not self:
+            return  # somebody still listens, or put something else here
         if self.had_own:
             setattr(self.layer, self.attribute, self.original)
         else:
@@ -52,6 +52,18 @@ class _Intercepted:
 
 def _chain(on_call, call):
     return lambda *args, **kwargs: on_call(call, args, kwargs)
+
+
+def _call_attribute(layer):
+    # A quantised layer runs `quantized_call` instead of `call`.
+    # Operations between layers know no such mode.
+    is_quantised = getattr(layer, "quantization_mode", None) is not None
+    return "quantized_call" if is_quantised else "call"
+
+
+def is_intercepted(layer):
+    """Whether the calls of a layer, as it runs now, go through `intercept_calls`."""
+    return isinstance(vars(layer).get(_call_attribute(layer)), _Intercepted)
 
 
 @contextlib.contextmanager
@@ -69,10 +81,7 @@ def intercept_calls(hooks, method=None):
     entered = []
     try:
         for layer, on_call in hooks:
-            # A quantised layer runs `quantized_call` instead of `call`.
-            # Operations between layers know no such mode.
-            is_quantised = getattr(layer, "quantization_mode", None) is not None
-            attribute = method or ("quantized_call" if is_quantised else "call")
+            attribute = method or _call_attribute(layer)
             listener = (threading.get_ident(), on_call)
             with _lock:
                 stand_in = vars(layer).get(attribute)

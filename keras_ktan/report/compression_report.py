@@ -191,6 +191,8 @@ def _kept_widths(teacher, student):
     teacher_trace = ModelTrace(teacher)
     widths = {}
     for path, kept in record.channels.items():
+        if channel_record_of(student, path) is not record:
+            continue
         layer = teacher_trace.layers.get(path)
         calls = teacher_trace.calls_of(path) if layer is not None and layer.weights else ()
         shape = getattr(calls[-1].output_specs, "shape", None) if calls else None

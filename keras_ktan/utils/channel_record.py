@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import keras
+
 _ATTRIBUTE = "_keras_ktan_channel_record"
 
 
@@ -64,25 +66,34 @@ def attach_channel_record(student, record):
         student: A `keras.Model`.
         record: A `ChannelRecord`.
     """
-    for holder in (student, *student.layers):
+    for holder in (student, *_own_layers(student)):
         setattr(holder, _ATTRIBUTE, record)
 
 
-def channel_record_of(student):
+def _own_layers(student):
+    """A student's layers but its inputs, which models share that have nothing else in common."""
+    return [layer for layer in student.layers if not isinstance(layer, keras.layers.InputLayer)]
+
+
+def channel_record_of(student, path=None):
     """The record of a student that was made from a teacher.
 
     Args:
         student: A `keras.Model`; also another one of the same layers, such as a class of the
             user's with a loss of its own.
+        path: Path of one of its layers. In such a model only that layer says whose channels it
+            has.
 
     Returns:
-        Its `ChannelRecord`, or `None` if it has none or layers of several.
+        Its `ChannelRecord`. `None` without a record, or with layers from more than one student.
     """
     own = getattr(student, _ATTRIBUTE, None)
     if own is not None:
         return own
     found = {}
-    for layer in student.layers:
+    for layer in _own_layers(student):
+        if path is not None and layer.name != path.partition("/")[0]:
+            continue
         record = getattr(layer, _ATTRIBUTE, None)
         if record is not None:
             found[id(record)] = record

@@ -202,7 +202,7 @@ def test_an_attached_tap_catches_its_own_passes_and_lets_every_other_call_pass()
         _, (other,) = tap(INPUTS, substitutes={path: 0 * expected})
         np.testing.assert_array_equal(to_numpy(model(INPUTS)), to_numpy(outputs))
         with tap.attached():
-            tap(INPUTS)
+            np.testing.assert_array_equal(to_numpy(tap(INPUTS)[1][0]), to_numpy(expected))
         thread = threading.Thread(target=run)
         thread.start()
         thread.join()
@@ -215,6 +215,29 @@ def test_an_attached_tap_catches_its_own_passes_and_lets_every_other_call_pass()
         raise RuntimeError("the training stops")
     assert "call" not in vars(layer)
     np.testing.assert_array_equal(to_numpy(tap(INPUTS)[1][0]), to_numpy(expected))
+
+
+def test_an_attached_tap_catches_a_layer_that_was_quantised_or_got_another_call_meanwhile():
+    model = functional()
+    layer = model.get_layer("hidden")
+    tap = FeatureTap(model, ["hidden"], "student")
+    expected = to_numpy(tap(INPUTS)[1][0])
+    with tap.attached():
+        call = layer.call
+        layer.call = lambda *args, **kwargs: 2 * call(*args, **kwargs)  # as a callback may
+        np.testing.assert_allclose(to_numpy(tap(INPUTS)[1][0]), 2 * expected, rtol=1e-6)
+        del layer.call
+        np.testing.assert_allclose(to_numpy(tap(INPUTS)[1][0]), expected, rtol=1e-6)
+        layer.call = wrapper = lambda *args, **kwargs: 3 * call(*args, **kwargs)
+    assert vars(layer)["call"] is wrapper  # whoever put it there takes it away
+    np.testing.assert_allclose(to_numpy(tap(INPUTS)[1][0]), 3 * expected, rtol=1e-6)
+    del layer.call
+    with tap.attached():
+        layer.quantize("int8")
+        caught = to_numpy(tap(INPUTS)[1][0])
+        np.testing.assert_allclose(caught, expected, atol=0.1 * np.abs(expected).max())
+        assert np.abs(caught - expected).max() > 0
+    assert not {"call", "quantized_call"} & set(vars(layer))
 
 
 def test_a_tap_in_another_thread_catches_its_own_pass():

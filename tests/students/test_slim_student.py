@@ -355,6 +355,13 @@ def test_a_model_of_the_users_class_around_the_same_layers_has_the_record():
     other = slim_student(teacher("other"), 0.5)
     both = keras.Model([network.input, other.input], [network.output, other.output])
     assert channel_record_of(both) is None
+    # An input is shared by models that have nothing else in common.
+    stranger = keras.Model(network.input, L.Dense(2)(L.Flatten()(network.input)))
+    assert channel_record_of(stranger) is None
+    # A layer of another model beside it has kept nothing.
+    mixed = keras.Model(network.input, L.Dense(2, name="own")(network.layers[-2].output))
+    assert channel_record_of(mixed, "teacher_conv") is channel_record_of(network)
+    assert channel_record_of(mixed, "own") is None
 
 
 def test_the_record_reaches_into_nested_models_and_several_outputs():

@@ -53,6 +53,52 @@ def test_three_sizes_of_batches_make_the_optimizers_operations_once_and_train_as
         np.testing.assert_allclose(compiled, eager, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("way", ["another size", "forced"])
+def test_a_setting_that_was_changed_is_taken_when_a_step_is_traced_anew(way):
+    distiller = make_distiller(keras.optimizers.SGD(1.0))
+    distiller.train_on_batch(*image_data(8))
+    distiller.optimizer.clipvalue = 1e-6
+    if way == "forced":
+        distiller.make_train_function(force=True)
+    before = [to_numpy(v).copy() for v in distiller.student_variables]
+    distiller.train_on_batch(*image_data(8 if way == "forced" else 5))
+    moves = [
+        np.max(np.abs(to_numpy(v) - old))
+        for v, old in zip(distiller.student_variables, before, strict=True)
+    ]
+    assert 0 < max(moves) < 1.1e-6
+
+
+def test_sparse_gradients_of_an_embedding_move_as_in_an_eager_step():
+    """Their shapes follow from the batch."""
+
+    def tagger(width, seed):
+        keras.utils.set_random_seed(seed)
+        words = keras.Input((6,), dtype="int32")
+        x = keras.layers.Embedding(11, width, name="words")(words)
+        x = keras.layers.GlobalAveragePooling1D()(x)
+        return keras.Model(words, keras.layers.Dense(5)(x))
+
+    found, optimizers = [], []
+    generator = np.random.default_rng(0)
+    batches = [
+        (generator.integers(0, 11, (size, 6)), generator.integers(0, 5, size)) for size in (8, 5, 7)
+    ]
+    for run_eagerly in (False, True):
+        distiller = KTANDistiller(tagger(8, 1), tagger(3, 2))
+        optimizers.append(CountedSGD(0.5, momentum=0.9))
+        distiller.compile(
+            optimizers[-1], loss_from_logits(), run_eagerly=run_eagerly, jit_compile=False
+        )
+        for batch in batches:
+            distiller.train_on_batch(*batch)
+        found.append(all_values(distiller.student))
+    for compiled, eager in zip(*found, strict=True):
+        np.testing.assert_allclose(compiled, eager, rtol=1e-5, atol=1e-6)
+    # Once with shapes that are known and once with open ones.
+    assert optimizers[0].updates == 2 * len(distiller.student_variables)
+
+
 def test_weights_of_the_same_shapes_are_not_taken_for_each_other():
     import tensorflow as tf
 

@@ -37,6 +37,8 @@ class TrainStep(SymbolicBuildHook):
     def make_train_function(self, force=False):
         if self.train_function is not None and not force:
             return
+        # What is traced anew takes an optimizer's settings as they are now.
+        self._weight_updates = WeightUpdates()
         super().make_train_function(force)
         if self.run_eagerly:
             return

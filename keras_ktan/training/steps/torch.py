@@ -17,7 +17,7 @@ class TrainStep:
     def fit(self, *args, **kwargs):
         if not self.compiled:
             return super().fit(*args, **kwargs)  # Keras says so
-        # Keras runs the step uncompiled, so what a step sets up it sets up at every step.
+        # The step is not compiled, so hooks would be set at every step.
         with self.objectives.forward_passes.attached():
             return super().fit(*args, **kwargs)
 
