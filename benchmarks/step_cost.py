@@ -1,10 +1,10 @@
 """What a step costs apart from arithmetic, before and after a change of this package.
 
 On TensorFlow: operations of a step (`step_operations.py`), seconds to make and compile a distiller
-of ResNet50 and MobileNetV2, seconds until `train_on_batch` has met a batch of another size, bytes
-that `DivergenceGuard` keeps. On JAX: what enters and leaves a
-step and its operations before XLA, and microseconds a step of tiny models with many layers, where
-the host's work is all there is. Run it for both backends and both versions, then join the parts,
+of ResNet50 and MobileNetV2, seconds to trace a batch of another size and to take it in
+`train_on_batch`, bytes that `DivergenceGuard` keeps. On JAX: what enters and leaves a step and its
+operations before XLA, and microseconds a step of tiny models with many layers, where the host's
+work is all there is. Run it for both backends and both versions, then join the parts,
 with those of `step_time.py` for the ratios of steps in pairs:
 
     KERAS_BACKEND=jax PYTHONPATH=CHECKOUT python benchmarks/step_cost.py --output after_jax.json

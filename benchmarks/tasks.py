@@ -6,6 +6,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from keras_ktan import slim_student
 from keras_ktan_tasks.accuracy import accuracy
 
 
@@ -32,9 +33,6 @@ def adamw(rate, steps, weight_decay):
 
 def slim_classifier(teacher, student, **arguments):
     """A student from the teacher's channels, named as the usual one."""
-    # Imported here: the other methods do not need it.
-    from keras_ktan import slim_student
-
     return slim_student(teacher, name=student.name, **arguments)
 
 
