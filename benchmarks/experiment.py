@@ -20,7 +20,8 @@ class Method:
 
     A weight is a number; or `{"decaying": number}`, decaying to 0 by a cosine; or `{"early":
     number}`, 0 after the first third of the training; or `{"value": number, "from": 0.2, "to":
-    0.8}`, 0 outside that part of the training.
+    0.8}`, 0 outside that part of the training. The generator loss may also have `{"ratio":
+    number, "from": 0.2, "to": 0.8}`: see `candidate_arms.GradientRatio`.
 
     Args:
         name: The method's name, as the tables show it.
@@ -29,11 +30,16 @@ class Method:
         adversarial: Weight of the generator loss.
         temperature: Softens both models' probabilities.
         layers: Dict from layers that are paired, of the same name in both models, to the T2S
-            objective, or to a dict of `"objective"` and `"weight"`. The objective `"none"` lets
-            the feature loss train T2S.
+            objective, or to a dict of `"objective"`, `"weight"` and `"trainable"`. The objective
+            `"none"` lets the feature loss train T2S.
         logits_loss: See `KTANDistiller.compile`.
-        feature_loss: See `KTANDistiller.compile`.
-        adversarial_loss: See `KTANDistiller.compile`.
+        teacher_mistakes: Whether the teacher also teaches where it is wrong itself.
+        feature_loss: See `KTANDistiller.compile`; or `"discriminator"`: by what the
+            discriminator's hidden layers see; or `"normalized_mse + discriminator"`: 3 times the
+            one and the other.
+        adversarial_loss: See `KTANDistiller.compile`; or `"relativistic"`.
+        gradient_penalty: Weight of the penalty on the gradients of a discriminator that has a
+            relativistic loss. `None`: there is none.
         discriminator: Dict of arguments for `FeatureDiscriminator`.
         discriminator_learning_rate: Of its Adam.
         discriminator_training: `"adversarial"`, or a control arm: `"frozen"` keeps the
@@ -59,8 +65,10 @@ class Method:
     temperature: float = 4.0
     layers: dict = dataclasses.field(default_factory=lambda: {"features": "auto"})
     logits_loss: str = "kl"
+    teacher_mistakes: bool = True
     feature_loss: str = "cosine"
     adversarial_loss: str = "bce"
+    gradient_penalty: float | None = None
     discriminator: dict = dataclasses.field(default_factory=dict)
     discriminator_learning_rate: float | None = None
     discriminator_training: str = "adversarial"
@@ -72,14 +80,14 @@ class Method:
     seeds: int | None = None
 
     def pairs(self):
-        """The paired layers: list of `(layer, objective, weight)`."""
+        """The paired layers: list of dicts of `layer`, `objective`, `weight` and `trainable`."""
         found = []
         for layer, given in self.layers.items():
             given = given if isinstance(given, dict) else {"objective": given}
-            objective = given.get("objective", "auto")
-            found.append(
-                (layer, None if objective == "none" else objective, given.get("weight", 1.0))
-            )
+            pair = {"objective": "auto", "weight": 1.0, "trainable": None, **given, "layer": layer}
+            if pair["objective"] == "none":
+                pair["objective"] = None
+            found.append(pair)
         return found
 
 
@@ -193,6 +201,23 @@ def _validate(method, path):
         )
     if method.distillation_loss is not None:
         _validate_distillation_loss(method, path)
+    if method.gradient_penalty is not None and method.adversarial_loss != "relativistic":
+        raise ValueError(
+            f"{received} gradient_penalty={method.gradient_penalty} with "
+            f"adversarial_loss={method.adversarial_loss!r}. Expected 'relativistic', the only one "
+            "that adds it. Leave it out."
+        )
+    if "discriminator" in method.feature_loss and not method.adversarial:
+        raise ValueError(
+            f"{received} feature_loss={method.feature_loss!r} with adversarial=0. Expected a "
+            "weight, without which no discriminator is trained. Write adversarial = 1e-6, which "
+            "leaves the student's own loss against it without effect."
+        )
+    if not method.teacher_mistakes and method.logits_loss != "kl":
+        raise ValueError(
+            f"{received} teacher_mistakes=False with logits_loss={method.logits_loss!r}. Expected "
+            "'kl', the only one that leaves them out. Leave one of them out."
+        )
 
 
 def _validate_distillation_loss(method, path):

@@ -4,74 +4,40 @@ import hashlib
 import time
 
 import keras
+from candidate_arms import without_mistakes
+from method_distiller import make_distiller
 
 import keras_ktan
-from keras_ktan import (
-    FeatureDiscriminator,
-    FeaturePair,
-    KTANDistiller,
-    TeacherCache,
-    TeacherToStudent,
-)
+from keras_ktan import KTANDistiller, TeacherCache
 from keras_ktan.cache.cached_data import CachedData
 from keras_ktan.cache.cached_dataset import CachedDataset
-from keras_ktan.losses import AdversarialLoss
 from keras_ktan.utils.cached_batch import plain_batch
 from keras_ktan_tasks.progress import EpochReport
 from keras_ktan_tasks.run_log import digest
 
-# A control arm: the discriminator helps the student, so no sign is flipped.
-COOPERATIVE = AdversarialLoss(
-    generator=lambda fake: keras.ops.softplus(-fake),
-    discriminator=lambda real, fake: (keras.ops.softplus(-real) + keras.ops.softplus(-fake)) / 2.0,
-)
 
-
-class PlainBatches(keras.utils.PyDataset):
-    """The batches of a cached data set without the teacher's outputs.
+class ChangedBatches(keras.utils.PyDataset):
+    """The batches of a cached data set, changed.
 
     Keras calls `on_epoch_end` also after its first inspection of the data; so the number of the
     epoch, which the order follows from, comes from a callback: `fit(data,
     callbacks=[data.callback])`.
+
+    Args:
+        cached: A `CachedDataset`.
+        change: Function from a batch to another one.
     """
 
-    def __init__(self, cached):
+    def __init__(self, cached, change):
         super().__init__()
-        self._cached = cached
+        self._cached, self._change = cached, change
         self.callback = keras.callbacks.LambdaCallback(on_epoch_begin=cached.begin_epoch)
 
     def __len__(self):
         return len(self._cached)
 
     def __getitem__(self, index):
-        return plain_batch(self._cached[index])
-
-
-def weight_over_training(weight, steps):
-    """A weight of a `Method` as `KTANDistiller.compile` takes it.
-
-    Args:
-        weight: See `Method`.
-        steps: Steps of the whole training.
-
-    Returns:
-        A number or a schedule.
-    """
-    schedules = keras.optimizers.schedules
-    match weight:
-        case {"decaying": start}:
-            return schedules.CosineDecay(start, steps)
-        case {"early": start}:
-            return schedules.PiecewiseConstantDecay([steps // 3], [start, 0.0])
-        case {"value": value, "from": first, "to": last}:
-            boundaries = [int(first * steps), int(last * steps)]
-            return schedules.PiecewiseConstantDecay(boundaries, [0.0, value, 0.0])
-        case dict():
-            raise ValueError(
-                f"Received the weight {weight}. Expected a number, 'decaying', 'early', or "
-                "'value', 'from' and 'to'. Correct the file."
-            )
-    return weight
+        return self._change(self._cached[index])
 
 
 class Runner:
@@ -180,7 +146,7 @@ class Runner:
         images, labels = self.task.train
         data = CachedData(nothing, None, self.task.views, images, labels)
         without_teacher = CachedDataset(data, self.experiment.batch_size, seed)
-        return PlainBatches(without_teacher)
+        return ChangedBatches(without_teacher, plain_batch)
 
     def _obtain_teacher(self):
         path = self._place.with_suffix(".keras")
@@ -234,52 +200,24 @@ class Runner:
         """
         keras.utils.set_random_seed(seed)
         student = self.make_student(method, seed)
-        uses_keras = method.library == "keras.distillation"
-        make = self._distiller_of_keras if uses_keras else self._distiller
-        distiller = make(method, student)
-        data = self.make_plain_data(seed) if uses_keras else self.make_data(seed)
-        callbacks = [data.callback] if isinstance(data, PlainBatches) else []
+        if method.library == "keras.distillation":
+            distiller, callbacks = self._distiller_of_keras(method, student), []
+            data = self.make_plain_data(seed)
+        else:
+            optimizer = self.make_optimizer(self.experiment.learning_rate, self.steps)
+            distiller, callbacks = make_distiller(
+                method, self.teacher, student, self.task, optimizer, self.steps
+            )
+            data = self.make_data(seed)
+            if not method.teacher_mistakes:
+                data = ChangedBatches(data, without_mistakes)
+        if isinstance(data, ChangedBatches):
+            callbacks = [data.callback, *callbacks]
         epochs = self.experiment.epochs
         keras.utils.set_random_seed(seed)
         start = time.perf_counter()
         history = self._fit(distiller, data, epochs, callbacks, f"seed {seed}, {method.name}")
         return student, history.history, time.perf_counter() - start
-
-    def _distiller(self, method, student):
-        optimizer = self.make_optimizer(self.experiment.learning_rate, self.steps)
-        given = self.task.compile_arguments()
-        if method.defaults:
-            distiller = KTANDistiller(self.teacher, student, **self.task.distiller_arguments)
-            distiller.compile(optimizer, **given)
-            return distiller
-        pairs = [
-            FeaturePair(
-                layer,
-                layer,
-                weight=weight,
-                teacher_to_student=TeacherToStudent(objective=objective),
-                discriminator=FeatureDiscriminator(**method.discriminator),
-            )
-            for layer, objective, weight in method.pairs()
-        ]
-        distiller = KTANDistiller(
-            self.teacher,
-            student,
-            pairs,
-            temperature=method.temperature,
-            **self.task.distiller_arguments,
-        )
-        distiller.compile(
-            optimizer,
-            logits_loss=method.logits_loss,
-            logits_loss_weight=weight_over_training(method.logits, self.steps),
-            feature_loss=method.feature_loss,
-            feature_loss_weight=weight_over_training(method.feature, self.steps),
-            adversarial_loss_weight=weight_over_training(method.adversarial, self.steps),
-            **_adversarial_arguments(method),
-            **given,
-        )
-        return distiller
 
     def _distiller_of_keras(self, method, student):
         own = method.distillation_loss
@@ -287,30 +225,16 @@ class Runner:
         terms = [keras.distillation.LogitsDistillation(temperature=method.temperature, **loss)]
         weights = [1.0]
         if method.feature:
-            for layer, _, weight in method.pairs():
-                terms.append(keras.distillation.FeatureDistillation("mse", layer, layer))
-                weights.append(method.feature * weight)
+            for pair in method.pairs():
+                layers = (pair["layer"], pair["layer"])
+                terms.append(keras.distillation.FeatureDistillation("mse", *layers))
+                weights.append(method.feature * pair["weight"])
         distiller = keras.distillation.Distiller(self.teacher, student, terms, weights)
         distiller.compile(
             self.make_optimizer(self.experiment.learning_rate, self.steps),
             **self.task.compile_arguments(),
         )
         return distiller
-
-
-def _adversarial_arguments(method):
-    """The arguments of `compile` for T2S's and the discriminator's training."""
-    arguments = {"adversarial_loss": method.adversarial_loss}
-    rate = method.discriminator_learning_rate
-    if method.discriminator_training == "cooperative":
-        arguments["adversarial_loss"] = COOPERATIVE
-    if method.discriminator_training == "frozen":
-        arguments["discriminator_optimizer"] = keras.optimizers.SGD(0.0)
-    elif rate is not None:
-        arguments["discriminator_optimizer"] = keras.optimizers.Adam(rate, beta_1=0.5)
-    if method.t2s_learning_rate is not None:
-        arguments["t2s_optimizer"] = keras.optimizers.Adam(method.t2s_learning_rate)
-    return arguments
 
 
 def versions():

@@ -15,31 +15,11 @@ import keras
 import numpy as np
 import pytest
 from models import assert_changed, loss_from_logits, snapshot
+from tiny_experiment import TINY
 
 pytestmark = pytest.mark.graph
 
 BENCHMARKS = pathlib.Path(__file__).parent.parent.parent / "benchmarks"
-
-TINY = """
-title = "Tiny"
-task = "digits"
-epochs = 1
-batch_size = 250
-learning_rate = 0.03
-teacher_learning_rate = 0.004
-seeds = 1
-
-[teacher]
-filters = [8, 12]
-
-[student]
-filters = [4, 6]
-
-[methods.supervised]
-
-[methods.logit_distillation]
-logits = 1.0
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +34,8 @@ def benchmarks_on_path(monkeypatch):
         "experiment",
         "tasks",
         "runner",
+        "method_distiller",
+        "candidate_arms",
         "workers",
         "accuracy",
         "detection_task",
@@ -254,7 +236,7 @@ def test_the_plan_goes_seed_by_seed_and_a_way_may_have_fewer(tiny):
 )
 def test_a_weight_over_the_training(tiny, weight, at_steps):
     from experiment import read_experiment
-    from runner import weight_over_training
+    from method_distiller import weight_over_training
 
     tiny.write_text(TINY.replace("logits = 1.0", f"logits = 1.0\nfeature = {weight}"))
     found = weight_over_training(read_experiment(tiny).methods[1].feature, steps=30)
