@@ -170,9 +170,20 @@ def main(argv=None):
         type=pathlib.Path,
         help="write the ten best methods of a search to this file instead",
     )
+    instead.add_argument(
+        "--candidates",
+        type=pathlib.Path,
+        help="write how the methods of one experiment do beside --default to this file instead",
+    )
+    parser.add_argument(
+        "--default",
+        default="selection",
+        metavar="METHOD",
+        help="with --candidates: the method that the others stand beside (default: %(default)s)",
+    )
     arguments = parser.parse_args(argv)
     # Here, so that it is no part of the code that `accuracy.py` holds its runs to.
-    from summaries import format_best, format_summary
+    from summaries import format_best, format_candidates, format_summary
 
     if arguments.best:
         arguments.best.write_text(format_best(arguments.folders))
@@ -182,6 +193,10 @@ def main(argv=None):
         print(arguments.summary.read_text())
     elif len(arguments.folders) > 1:
         parser.error("received several folders. Expected one, or --summary FILE or --best FILE")
+    elif arguments.candidates:
+        text = format_candidates(arguments.folders[0], arguments.default)
+        arguments.candidates.write_text(text)
+        print(text)
     else:
         print(write_report(arguments.folders[0], arguments.output))
 

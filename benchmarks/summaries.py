@@ -3,6 +3,8 @@
 import numpy as np
 from experiment_results import (
     BASELINES,
+    SAME_START,
+    SAME_START_BASELINE,
     accuracies_of,
     format_difference,
     measure_of,
@@ -100,3 +102,61 @@ def format_best(folders, most=10):
     if others:
         lines += ["", f"Not in every experiment: {'; '.join(others)}."]
     return "\n".join(lines) + "\n"
+
+
+def format_candidates(folder, default):
+    """What settings do beside a default, from either start of the student, best first.
+
+    Args:
+        folder: `pathlib.Path`, the folder of an experiment.
+        default: Name of the method that is the default; the students from the teacher's channels
+            have one of the same name with `SAME_START` before it.
+
+    Returns:
+        A Markdown table for each start, under a heading.
+
+    Raises:
+        ValueError: If there is no such method.
+    """
+    settings, measure, results, _ = read_runs(folder)
+    accuracies = accuracies_of(results)
+    starts = {
+        "From a random start": (default, BASELINES[1]),
+        "From the teacher's channels": (SAME_START + default, SAME_START_BASELINE),
+    }
+    parts = [f"{settings['title']}, {settings['epochs']} epochs; {measure} {measure_of(settings)}."]
+    for title, (base, logits) in starts.items():
+        if base not in accuracies:
+            raise ValueError(
+                f"{folder} has no run of '{base}'. Expected one to compare with. Received "
+                f"{sorted(accuracies)}. Run it, or name another with --default."
+            )
+        is_slim = base.startswith(SAME_START)
+        methods = [name for name in accuracies if name.startswith(SAME_START) == is_slim]
+        headings = ("setting", "seeds", f"{measure}, mean", "above the default, each seed")
+        headings += ("mean", "above logit distillation, mean", "seconds an epoch")
+        lines = [f"## {title}", "", f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
+
+        def difference(name, base=base):
+            return paired_difference(accuracies[name], accuracies[base])[0]
+
+        for name in sorted(methods, key=difference, reverse=True):
+            values, bases = accuracies[name], accuracies[base]
+            shared = [seed for seed in values if seed in bases]
+            seconds = np.mean([seconds for _, seconds in results[name].values()])
+            row = [
+                method_title(name).removeprefix(SAME_START),
+                str(len(values)),
+                f"{100 * np.mean(list(values.values())):.2f}",
+                ", ".join(f"{100 * (values[seed] - bases[seed]):+.2f}" for seed in shared),
+                f"{100 * difference(name):+.2f}",
+                f"{100 * difference(name, logits):+.2f}",
+                f"{seconds / settings['epochs']:.1f}",
+            ]
+            if name == base:
+                row[3:5] = "", ""
+            if name == logits:
+                row[5] = ""
+            lines.append(f"| {' | '.join(row)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"

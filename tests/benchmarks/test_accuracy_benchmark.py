@@ -189,6 +189,44 @@ def test_the_best_ways_of_a_search_by_hand(tmp_path):
     ]
 
 
+def test_candidates_stand_beside_the_default_of_their_own_start(tmp_path):
+    from report import main
+
+    values = {
+        "logit_distillation": (0.50, 0.52),
+        "slim, logit distillation": (0.60, 0.60),
+        "selection": (0.55, 0.53),
+        "slim, selection": (0.65, 0.63),
+        "adversary": (0.56,),
+        "slim, adversary": (0.64, 0.68),
+    }
+    settings = {"title": "T", "teacher's validation accuracy": 0.8, "epochs": 4}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    lines = [
+        {"method": method, "seed": seed, "validation_accuracy": value, "seconds": 10.0}
+        for method, found in values.items()
+        for seed, value in enumerate(found)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "runs.jsonl").write_text(text)
+    main([str(tmp_path), "--candidates", str(tmp_path / "found.md")])
+    rows = (tmp_path / "found.md").read_text().splitlines()
+    assert rows[0] == "T, 4 epochs; validation accuracy."
+    # By hand: +1 with the one seed that both have; (-1 +5) / 2 and (+4 +8) / 2.
+    assert rows[6:9] == [
+        "| adversary | 1 | 56.00 | +1.00 | +1.00 | +6.00 | 2.5 |",
+        "| selection | 2 | 54.00 |  |  | +3.00 | 2.5 |",
+        "| logit distillation | 2 | 51.00 | -5.00, -1.00 | -3.00 |  | 2.5 |",
+    ]
+    assert rows[10:15] == [
+        "## From the teacher's channels",
+        "",
+        rows[4],
+        rows[5],
+        "| adversary | 2 | 66.00 | -1.00, +5.00 | +2.00 | +6.00 | 2.5 |",
+    ]
+
+
 def write_runs(folder, tested_seeds):
     (folder / "test").mkdir(parents=True)
     settings = SETTINGS | {"teacher's validation accuracy": 0.7}
