@@ -125,6 +125,32 @@ def test_the_gradients_are_measured_at_the_students_map(make_runner):
     np.testing.assert_allclose(weights, [0.0, 0.1 * expected, 0.1 * expected, 0.0], rtol=1e-5)
 
 
+@only_on_tensorflow
+def test_a_compiled_step_reads_the_measured_weight_anew(make_runner, monkeypatch):
+    """30 after the first of four steps, times a ratio of 0.1: a schedule that goes from 0 to 3."""
+    from candidate_arms import GradientRatio
+    from method_distiller import make_distiller
+
+    monkeypatch.setattr(GradientRatio, "measure", lambda *_: 30.0)
+    students = []
+    for weight in (
+        "{ ratio = 0.1, from = 0.0, to = 1.0 }",
+        "{ value = 3.0, from = 0.0, to = 1.0 }",
+    ):
+        runner, method = make_runner(f"adversarial = {weight}\nfeature_loss = 'mse'")
+        keras.utils.set_random_seed(0)
+        optimizer = keras.optimizers.SGD(0.1)
+        student = runner.make_student(method)
+        distiller, callbacks = make_distiller(
+            method, runner.teacher, student, runner.task, optimizer, steps=4
+        )
+        images, labels = (part[:64] for part in runner.task.train)
+        distiller.fit(images, labels, 16, shuffle=False, verbose=0, callbacks=callbacks)
+        students.append(snapshot(student))
+    for one, other in zip(*students, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
 def test_where_the_teacher_is_wrong_it_says_nothing(make_runner):
     from candidate_arms import kl_without_mistakes, without_mistakes
 
