@@ -4,6 +4,7 @@ An arm that pays becomes part of the package; until then it is here, for TensorF
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_ktan import FeatureDiscriminator
@@ -19,9 +20,10 @@ COOPERATIVE = AdversarialLoss(
 class PenalisedDiscriminator(FeatureDiscriminator):
     """A discriminator that keeps how steep it is at its last maps.
 
-    `penalty` is half the squared gradient of an example's mean logit, averaged over the examples,
-    with respect to its map as a vector of length 1 (that is what the discriminator sees, times a
-    constant). Real and fake maps enter alike (R1 and R2 of Huang et al., 2024, arXiv 2501.05441).
+    `penalty` is (R1 + R2) / 2, as Huang et al. (2024, arXiv 2501.05441) weigh it with γ: the mean
+    squared gradient at the real maps and at the fake ones. Theirs is that of an image's logit; here
+    it is that of a map's mean logit, with respect to the map as a vector of length 1. It comes on
+    top of spectral normalisation and noise, which theirs has not.
     """
 
     penalty = None
@@ -34,14 +36,15 @@ class PenalisedDiscriminator(FeatureDiscriminator):
         import tensorflow as tf
 
         axes = tuple(range(1, len(features.shape)))
-        length = ops.sqrt(ops.sum(ops.square(features), axis=axes, keepdims=True))
-        features = features / ops.maximum(length, 1e-6)
+        square = ops.sum(ops.square(features), axis=axes, keepdims=True)
+        features = features * ops.rsqrt(ops.maximum(square, 1e-12))
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(features)
             logits = super().call(features, condition, step=step, mask=mask)
             score = ops.sum(ops.mean(logits, axis=axes[:-1]))
         slope = tape.gradient(score, features)
-        self.penalty = ops.mean(ops.sum(ops.square(slope), axis=axes)) / 2.0
+        # The batch holds as many real maps as fake ones: the mean over all is (R1 + R2) / 2.
+        self.penalty = ops.mean(ops.sum(ops.square(slope), axis=axes))
         return logits
 
 
@@ -57,12 +60,19 @@ class RelativisticLoss(AdversarialLoss):
         weight: Number, the penalty's weight.
     """
 
+    penalised, weight, real = None, 0.0, None
+
     def __init__(self, discriminator=None, weight=1.0):
-        super().__init__(generator=lambda gap: ops.softplus(-gap), discriminator=_paired)
-        self.__dict__.update(penalised=discriminator, weight=weight, real=None)
+        _require_tensorflow("A relativistic loss")
+        super().__init__(
+            generator=lambda gap: ops.softplus(-gap),
+            discriminator=lambda real, fake: ops.softplus(fake - real),
+            accuracy=lambda real, fake: ops.cast(real > fake, real.dtype),
+        )
+        self.penalised, self.weight = discriminator, weight
 
     def discriminator_loss(self, real_logits, fake_logits, *args, **kwargs):
-        self.__dict__["real"] = real_logits
+        self.real = real_logits
         loss = super().discriminator_loss(real_logits, fake_logits, *args, **kwargs)
         return loss if self.penalised is None else loss + self.weight * self.penalised.penalty
 
@@ -74,9 +84,10 @@ class RelativisticLoss(AdversarialLoss):
 class GradientRatio(keras.callbacks.Callback):
     """Weighs the generator loss by the gradients that meet at the student's map.
 
-    The weight is `ratio` times how much longer the gradient of the loss against the labels and
-    of the logits loss is than that of the generator loss, as Esser et al. (2021, arXiv
-    2012.09841) weigh theirs, averaged over the measurements.
+    The weight is `ratio` times how much longer the gradient of the task (the loss against the
+    labels and the logits loss) is than that of the generator loss, after Esser et al. (2021, arXiv
+    2012.09841). Both lengths are averaged over the measurements. The student runs in inference mode
+    for them: a measurement leaves its statistics alone.
 
     Args:
         ratio: Number.
@@ -86,7 +97,7 @@ class GradientRatio(keras.callbacks.Callback):
         begin: Int, the first step with a weight.
         end: Int, the first step without one again.
         every: Int, steps between two measurements.
-        momentum: Number, what the average keeps of itself at a measurement.
+        momentum: Number, what the averages keep of themselves at a measurement.
         batch_size: Int, images of a measurement.
     """
 
@@ -95,31 +106,32 @@ class GradientRatio(keras.callbacks.Callback):
     ):
         _require_tensorflow("A weight by the ratio of gradients")
         super().__init__()
-        self.ratio, self.images, self.labels, self.loss = ratio, images, labels, loss
+        self.images, self.labels, self.loss = images, labels, loss
         self.every, self.momentum, self.batch_size = every, momentum, batch_size
         self.quotient = keras.Variable(0.0, trainable=False, name="quotient")
         self.schedule = _WeightOfRatio(self.quotient, ratio, begin, end)
-        self.steps = 0
+        self.steps, self.lengths = 0, np.zeros(2)
 
     def on_train_batch_end(self, batch, logs=None):
         if self.steps % self.every == 0:
             count = len(self.images) - self.batch_size + 1
             start = self.steps * self.batch_size % max(1, count)
             rows = slice(start, start + self.batch_size)
-            quotient = self.measure(self.images[rows], self.labels[rows])
-            kept = self.momentum if self.steps else 0.0
-            self.quotient.assign(kept * self.quotient + (1.0 - kept) * quotient)
+            found = np.array(self.measure(self.images[rows], self.labels[rows]))
+            # Both begin at 0, so that the quotient of the averages favours no measurement.
+            self.lengths = self.momentum * self.lengths + (1.0 - self.momentum) * found
+            self.quotient.assign(self.lengths[0] / max(self.lengths[1], 1e-12))
         self.steps += 1
 
     def measure(self, images, labels):
-        """How many times longer the task's gradient is than the generator loss's.
+        """The lengths of the gradients at the student's map.
 
         Args:
             images: Array of images.
             labels: Array of their labels.
 
         Returns:
-            Number.
+            A list of two numbers: of the task, and of the generator loss.
         """
         import tensorflow as tf
 
@@ -133,17 +145,16 @@ class GradientRatio(keras.callbacks.Callback):
             objectives.discriminator_loss(logits, targets)  # a relativistic loss keeps the logits
             terms = objectives.distillation_terms(teacher, student, targets, logits)
             task = self.loss(labels, student.outputs) + terms["logits"]
-        lengths = [
-            ops.norm(ops.reshape(tape.gradient(term, student.maps[0]), (-1,)))
+        return [
+            float(ops.norm(ops.reshape(tape.gradient(term, student.maps[0]), (-1,))))
             for term in (task, terms["adversarial"])
         ]
-        return float(lengths[0] / ops.maximum(lengths[1], 1e-12))
 
 
 def without_mistakes(batch):
-    """A batch of a cached data set in which what the teacher got wrong says nothing.
+    """A batch of a cached data set without the logits of what the teacher got wrong.
 
-    The teacher's logits are all 0 there, which `kl_without_mistakes` leaves out.
+    They are all 0 there, which `kl_without_mistakes` leaves out. The teacher's maps stay.
 
     Args:
         batch: A tuple of inputs with a teacher's outputs, the logits of one classifier, and labels.
@@ -159,7 +170,9 @@ def without_mistakes(batch):
 
 
 def kl_without_mistakes(temperature):
-    """The logits loss for the batches of `without_mistakes`.
+    """The logits loss for the batches of `without_mistakes`: 0 for what the teacher got wrong.
+
+    The mean over a batch counts these zeros.
 
     Args:
         temperature: Number.
@@ -177,9 +190,10 @@ def kl_without_mistakes(temperature):
 
 
 def discriminator_features(discriminator, normalized_mse=0.0):
-    """A feature loss: how far the maps are apart for the discriminator's hidden layers.
+    """A feature loss: how far the maps are apart in the discriminator's last hidden layer.
 
-    Salimans et al., 2016 (arXiv 1606.03498). The discriminator's logits are not asked.
+    After Salimans et al., 2016 (arXiv 1606.03498), who compare means over a batch; here each
+    example is compared with its own target. The discriminator's logits are not used, nor its noise.
 
     Args:
         discriminator: The pair's `FeatureDiscriminator`.
@@ -214,10 +228,6 @@ def _require_tensorflow(what):
             f"{what} was asked for on the {keras.backend.backend()} backend. Expected TensorFlow. "
             "Set KERAS_BACKEND=tensorflow."
         )
-
-
-def _paired(real, fake):
-    return ops.softplus(fake - real)
 
 
 class _WeightOfRatio(keras.optimizers.schedules.LearningRateSchedule):

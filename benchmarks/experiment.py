@@ -33,10 +33,10 @@ class Method:
             objective, or to a dict of `"objective"`, `"weight"` and `"trainable"`. The objective
             `"none"` lets the feature loss train T2S.
         logits_loss: See `KTANDistiller.compile`.
-        teacher_mistakes: Whether the teacher also teaches where it is wrong itself.
+        teacher_mistakes: Whether the logits loss counts images that the teacher gets wrong, too.
         feature_loss: See `KTANDistiller.compile`; or `"discriminator"`: by what the
-            discriminator's hidden layers see; or `"normalized_mse + discriminator"`: 3 times the
-            one and the other.
+            discriminator's hidden layers see; or `"normalized_mse + discriminator"`: 3 times
+            `"normalized_mse"`, and 1 time `"discriminator"`.
         adversarial_loss: See `KTANDistiller.compile`; or `"relativistic"`.
         gradient_penalty: Weight of the penalty on the gradients of a discriminator that has a
             relativistic loss. `None`: there is none.
@@ -201,23 +201,45 @@ def _validate(method, path):
         )
     if method.distillation_loss is not None:
         _validate_distillation_loss(method, path)
-    if method.gradient_penalty is not None and method.adversarial_loss != "relativistic":
+    _validate_arms(method, received)
+
+
+def _validate_arms(method, received):
+    """What the arms of `candidate_arms` cannot do would otherwise be left out without a word."""
+    known = {"objective", "weight", "trainable"}
+    words = {word for given in method.layers.values() if isinstance(given, dict) for word in given}
+    if words - known:
         raise ValueError(
-            f"{received} gradient_penalty={method.gradient_penalty} with "
-            f"adversarial_loss={method.adversarial_loss!r}. Expected 'relativistic', the only one "
-            "that adds it. Leave it out."
+            f"{received} {sorted(words - known)} in layers. Expected some of {sorted(known)}. "
+            "Correct the file."
         )
-    if "discriminator" in method.feature_loss and not method.adversarial:
-        raise ValueError(
-            f"{received} feature_loss={method.feature_loss!r} with adversarial=0. Expected a "
-            "weight, without which no discriminator is trained. Write adversarial = 1e-6, which "
-            "leaves the student's own loss against it without effect."
-        )
-    if not method.teacher_mistakes and method.logits_loss != "kl":
-        raise ValueError(
-            f"{received} teacher_mistakes=False with logits_loss={method.logits_loss!r}. Expected "
-            "'kl', the only one that leaves them out. Leave one of them out."
-        )
+    uses_ratio = isinstance(method.adversarial, dict) and "ratio" in method.adversarial
+    is_relativistic = method.adversarial_loss == "relativistic"
+    uses_discriminator = "discriminator" in method.feature_loss
+    leaves_out = not method.teacher_mistakes
+    has_plain_kl = (method.logits_loss, method.library) == ("kl", "keras_ktan") and method.logits
+    is_control = method.discriminator_training != "adversarial"
+    others = (method.adversarial_loss, method.gradient_penalty, method.discriminator_learning_rate)
+    wrong = {
+        "gradient_penalty without adversarial_loss = 'relativistic', which alone adds it": (
+            method.gradient_penalty is not None and not is_relativistic
+        ),
+        f"feature_loss={method.feature_loss!r} with adversarial = 0, so that no discriminator is "
+        "trained": uses_discriminator and not method.adversarial,
+        "several layers with an arm that is written for one": (
+            len(method.layers) > 1 and (uses_ratio or is_relativistic or uses_discriminator)
+        ),
+        "teacher_mistakes = false without the logits loss 'kl' of keras_ktan, which alone leaves "
+        "them out": leaves_out and not has_plain_kl,
+        "a ratio of gradients with a logits loss whose weight is not 1, as the ratio takes it": (
+            uses_ratio and method.logits != 1.0
+        ),
+        f"discriminator_training={method.discriminator_training!r} with another adversarial loss, "
+        "penalty or learning rate than the default": is_control and others != ("bce", None, None),
+    }
+    for what, is_wrong in wrong.items():
+        if is_wrong:
+            raise ValueError(f"{received} {what}. Expected them not together. Correct the file.")
 
 
 def _validate_distillation_loss(method, path):

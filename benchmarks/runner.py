@@ -210,6 +210,7 @@ class Runner:
             )
             data = self.make_data(seed)
             if not method.teacher_mistakes:
+                data.prepare_for(distiller)  # `fit` does it for these batches unchanged
                 data = ChangedBatches(data, without_mistakes)
         if isinstance(data, ChangedBatches):
             callbacks = [data.callback, *callbacks]

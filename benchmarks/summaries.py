@@ -1,4 +1,4 @@
-"""Several experiments beside each other: their main methods, and the best methods of a search."""
+"""Several experiments beside each other, and the methods of a search beside its baselines."""
 
 import numpy as np
 from experiment_results import (
@@ -116,7 +116,7 @@ def format_candidates(folder, default):
         A Markdown table for each start, under a heading.
 
     Raises:
-        ValueError: If there is no such method.
+        ValueError: If neither start has a run of it.
     """
     settings, measure, results, _ = read_runs(folder)
     accuracies = accuracies_of(results)
@@ -125,32 +125,37 @@ def format_candidates(folder, default):
         "From the teacher's channels": (SAME_START + default, SAME_START_BASELINE),
     }
     parts = [f"{settings['title']}, {settings['epochs']} epochs; {measure} {measure_of(settings)}."]
+    if not any(base in accuracies for base, _ in starts.values()):
+        raise ValueError(
+            f"{folder} has no run of '{default}' from either start. Expected one to compare with. "
+            f"Received {sorted(accuracies)}. Run it, or name another with --default."
+        )
+    headings = ("setting", "seeds", f"{measure}, mean", "above the default, each seed", "mean")
+    headings += ("above logit distillation, mean", "seconds an epoch")
     for title, (base, logits) in starts.items():
         if base not in accuracies:
-            raise ValueError(
-                f"{folder} has no run of '{base}'. Expected one to compare with. Received "
-                f"{sorted(accuracies)}. Run it, or name another with --default."
-            )
+            continue
         is_slim = base.startswith(SAME_START)
-        methods = [name for name in accuracies if name.startswith(SAME_START) == is_slim]
-        headings = ("setting", "seeds", f"{measure}, mean", "above the default, each seed")
-        headings += ("mean", "above logit distillation, mean", "seconds an epoch")
+        differences = {
+            name: paired_difference(values, accuracies[base])[0]
+            for name, values in accuracies.items()
+            if name.startswith(SAME_START) == is_slim
+        }
+        # What has no seed in common with the default stands last.
+        order = sorted(differences, key=lambda name: np.nan_to_num(-differences[name], nan=np.inf))
         lines = [f"## {title}", "", f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
-
-        def difference(name, base=base):
-            return paired_difference(accuracies[name], accuracies[base])[0]
-
-        for name in sorted(methods, key=difference, reverse=True):
+        for name in order:
             values, bases = accuracies[name], accuracies[base]
-            shared = [seed for seed in values if seed in bases]
+            shared = sorted(values.keys() & bases.keys())
             seconds = np.mean([seconds for _, seconds in results[name].values()])
+            above_logits = paired_difference(values, accuracies.get(logits, {}))[0]
             row = [
                 method_title(name).removeprefix(SAME_START),
                 str(len(values)),
                 f"{100 * np.mean(list(values.values())):.2f}",
                 ", ".join(f"{100 * (values[seed] - bases[seed]):+.2f}" for seed in shared),
-                f"{100 * difference(name):+.2f}",
-                f"{100 * difference(name, logits):+.2f}",
+                _points(differences[name]),
+                _points(above_logits),
                 f"{seconds / settings['epochs']:.1f}",
             ]
             if name == base:
@@ -160,3 +165,7 @@ def format_candidates(folder, default):
             lines.append(f"| {' | '.join(row)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
+
+
+def _points(difference):
+    return "" if np.isnan(difference) else f"{100 * difference:+.2f}"
