@@ -126,6 +126,7 @@ def test_the_gradients_are_measured_at_the_students_map(make_runner):
     np.testing.assert_allclose(weights, [0.0, 0.1 * expected, 0.1 * expected, 0.0], rtol=1e-5)
 
 
+@pytest.mark.slow
 @only_on_tensorflow
 def test_a_compiled_step_reads_the_measured_weight_anew(make_runner, monkeypatch):
     """30 after the first of four steps, times a ratio of 0.1: a schedule that goes from 0 to 3."""
@@ -167,6 +168,7 @@ def test_where_the_teacher_is_wrong_it_says_nothing(make_runner):
     np.testing.assert_allclose(found, np.where(right, expected, 0.0), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_by_the_discriminators_features_only_the_student_learns(make_runner):
     """Its gradient leaves the discriminator alone, which sees no map's size."""
     from candidate_arms import discriminator_features
@@ -194,6 +196,7 @@ def test_by_the_discriminators_features_only_the_student_learns(make_runner):
     assert _distance(student, other_student) > 1e-5
 
 
+@pytest.mark.slow
 def test_what_the_logits_loss_leaves_out_is_left_out_in_a_training(make_runner):
     runner, method = make_runner("teacher_mistakes = false\nfeature_loss = 'normalized_mse'")
     _, plain = make_runner("feature_loss = 'normalized_mse'")
@@ -205,6 +208,7 @@ def test_what_the_logits_loss_leaves_out_is_left_out_in_a_training(make_runner):
     assert right < 0.9 and first[0] < (right + 0.1) * first[1]
 
 
+@pytest.mark.slow
 @only_on_tensorflow
 def test_a_relativistic_loss_and_its_penalty_move_whom_they_should(make_runner):
     """The penalty the discriminator alone; the loss, other than "bce", the student, too."""
@@ -223,6 +227,7 @@ def test_a_relativistic_loss_and_its_penalty_move_whom_they_should(make_runner):
     assert _distance(students["relativistic"], students["bce"]) > 1e-5
 
 
+@pytest.mark.slow
 def test_the_control_arms_discriminators(make_runner):
     """A frozen one stays as it was; a cooperative one lets the student's maps pass for real."""
     from method_distiller import make_distiller
