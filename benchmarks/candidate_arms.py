@@ -60,8 +60,6 @@ class RelativisticLoss(AdversarialLoss):
         weight: Number, the penalty's weight.
     """
 
-    penalised, weight, real = None, 0.0, None
-
     def __init__(self, discriminator=None, weight=1.0):
         _require_tensorflow("A relativistic loss")
         super().__init__(
@@ -69,7 +67,7 @@ class RelativisticLoss(AdversarialLoss):
             discriminator=lambda real, fake: ops.softplus(fake - real),
             accuracy=lambda real, fake: ops.cast(real > fake, real.dtype),
         )
-        self.penalised, self.weight = discriminator, weight
+        self.penalised, self.weight, self.real = discriminator, weight, None
 
     def discriminator_loss(self, real_logits, fake_logits, *args, **kwargs):
         self.real = real_logits

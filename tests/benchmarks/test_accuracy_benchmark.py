@@ -23,10 +23,8 @@ BENCHMARKS = pathlib.Path(__file__).parent.parent.parent / "benchmarks"
 
 
 @pytest.fixture(autouse=True)
-def benchmarks_on_path(monkeypatch):
-    """The benchmarks import each other as scripts do."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    # Other tests may have put a module of the same name in its place.
+def fresh_modules(benchmarks_on_path):
+    """Other tests may have put a module of the same name in its place."""
     for name in (
         "report",
         "experiment_results",

@@ -1,7 +1,5 @@
 """What the search compares beside the package: by hand, and by other ways to the same numbers."""
 
-import pathlib
-
 import keras
 import numpy as np
 import pytest
@@ -14,16 +12,9 @@ from keras_ktan.losses import softened_kl
 
 pytestmark = pytest.mark.graph
 
-BENCHMARKS = pathlib.Path(__file__).parent.parent.parent / "benchmarks"
 only_on_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="these arms are for TensorFlow alone"
 )
-
-
-@pytest.fixture(autouse=True)
-def benchmarks_on_path(monkeypatch):
-    """The benchmarks import each other as scripts do."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
 @pytest.fixture(scope="module")

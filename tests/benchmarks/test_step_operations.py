@@ -1,18 +1,11 @@
 """Counting the operations of a traced function."""
 
-import pathlib
-
 import keras
 import pytest
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="it counts the operations of TensorFlow's graph"
 )
-
-
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch):
-    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent.parent.parent / "benchmarks"))
 
 
 @pytest.mark.graph
