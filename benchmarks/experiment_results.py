@@ -11,6 +11,8 @@ from keras_ktan_tasks.comparison import paired_interval
 BASELINES = ("supervised", "logit_distillation")
 # Of the students that start from the teacher's channels, whose names begin alike.
 SAME_START, SAME_START_BASELINE = "slim, ", "slim, logit distillation"
+# The other library's; where a series has it, its methods stand beside it, too.
+LIBRARY_BASELINE = "keras.distillation, KLDivergence object"
 
 
 def read_runs(folder):

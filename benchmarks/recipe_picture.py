@@ -8,18 +8,19 @@ import pathlib
 import textwrap
 
 import numpy as np
-from experiment_results import accuracies_of, measure_of, read_runs
+from experiment_results import LIBRARY_BASELINE, accuracies_of, measure_of, read_runs
 from matplotlib.figure import Figure
 
 from keras_ktan_tasks.comparison import paired_interval
 
-# What stands below each other, and the names that a method has from either start.
+# What stands below each other, and the names that a method has from each start it was run from.
 ROWS = {
-    "labels alone": ("supervised", "slim, supervised"),
+    "supervised baseline": ("supervised", "slim, supervised"),
     "logit distillation": ("logit_distillation", "slim, logit distillation"),
+    "keras.distillation": (LIBRARY_BASELINE,),
     "KTAN by default": ("KTAN, defaults", "slim, KTAN, defaults"),
 }
-STARTS = ("student at random", "from the teacher's channels")
+STARTS = ("random start", "from the teacher's channels")
 
 
 def draw(folders, path):
@@ -29,10 +30,12 @@ def draw(folders, path):
         folders: List of `pathlib.Path`, folders of recipe experiments.
         path: Where to write the picture.
     """
-    figure = Figure(figsize=(1.0 + 3.1 * len(folders), 3.3), layout="constrained")
+    figure = Figure(figsize=(1.0 + 3.1 * len(folders), 3.7), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(folders), sharey=True))
     for axes, folder in zip(panels, folders, strict=True):
         draw_panel(axes, *read_runs(folder))
+    # A row that no start has would not be in the limits.
+    panels[0].set_ylim(-0.6, len(ROWS) - 0.4)
     panels[0].set_yticks(range(len(ROWS)), ROWS)
     panels[0].invert_yaxis()
     handles, labels = panels[0].get_legend_handles_labels()
@@ -44,7 +47,9 @@ def draw_panel(axes, settings, measure, results, teacher):
     """One experiment, as `read_runs` returned it."""
     accuracies = accuracies_of(results)
     for place, methods in enumerate(ROWS.values()):
-        for start, (method, title) in enumerate(zip(methods, STARTS, strict=True)):
+        for start, (method, title) in enumerate(zip(methods, STARTS, strict=False)):
+            if method not in accuracies:  # not run: the row stays empty
+                continue
             values = 100 * np.array(list(accuracies[method].values()))
             height = place + (start - 0.5) * 0.36
             axes.plot(values, np.full(len(values), height), "o", color=f"C{start}", alpha=0.3, ms=4)

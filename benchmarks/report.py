@@ -11,6 +11,7 @@ import shutil
 import numpy as np
 from experiment_results import (
     BASELINES,
+    LIBRARY_BASELINE,
     SAME_START,
     SAME_START_BASELINE,
     accuracies_of,
@@ -41,7 +42,8 @@ def format_table(settings, measure, results, teacher):
     """
     accuracies = accuracies_of(results)
     headings = ["method", "seeds", f"{measure} {measure_of(settings)}, mean ± sd"]
-    bases = [*BASELINES, *({SAME_START_BASELINE} & accuracies.keys())]
+    bases = [*BASELINES]
+    bases += [base for base in (LIBRARY_BASELINE, SAME_START_BASELINE) if base in accuracies]
     headings += [f"against {method_title(base)}, 95 % interval" for base in bases]
     headings += ["share of the gap closed", "seconds an epoch"]
     lines = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
@@ -52,7 +54,7 @@ def format_table(settings, measure, results, teacher):
         spread = f" ± {numbers.std(ddof=1):.2f}" if len(numbers) > 1 else ""
         row = [method_title(method), str(len(numbers)), f"{numbers.mean():.2f}{spread}"]
         for base in bases:
-            starts_alike = base in BASELINES or method.startswith(SAME_START)
+            starts_alike = base != SAME_START_BASELINE or method.startswith(SAME_START)
             is_compared = method != base and starts_alike
             row.append(format_difference(values, accuracies.get(base, {})) if is_compared else "")
         gain, _, count = paired_difference(values, labels)

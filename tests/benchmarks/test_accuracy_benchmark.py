@@ -95,6 +95,22 @@ def test_students_of_one_start_are_also_compared_with_each_other():
     assert cells == ["", "", "+2.00 (-10.71 to +14.71)"]
 
 
+def test_where_the_other_library_was_run_all_methods_stand_beside_it():
+    from report import format_table
+
+    library = "keras.distillation, KLDivergence object"
+    results = {
+        "supervised": {0: (0.50, 8.0), 1: (0.52, 8.0)},
+        library: {0: (0.56, 8.0), 1: (0.58, 8.0)},
+        "slim, KTAN, defaults": {0: (0.57, 8.0), 1: (0.61, 8.0)},
+    }
+    heading, _, teacher, *rows = format_table(SETTINGS, "test", results, 0.61).splitlines()
+    assert f"| against {library}, 95 % interval |" in heading
+    assert {line.count("|") for line in (heading, teacher, *rows)} == {9}
+    cells = [[cell.strip() for cell in row.split("|")][6] for row in rows]
+    assert cells == ["-6.00 (-6.00 to -6.00)", "", "+2.00 (-10.71 to +14.71)"]
+
+
 def test_the_summary_compares_with_logit_distillation_and_leaves_out_methods_with_fewer_seeds(
     tmp_path,
 ):
