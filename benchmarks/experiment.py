@@ -50,7 +50,8 @@ class Method:
             `slim_student` of the teacher, with as many parameters; `"slim_random"`: the same
             network with random weights.
         defaults: Whether everything but `student` and `seeds` is the package's default:
-            `KTANDistiller(teacher, student)` and `compile(optimizer, loss)`.
+            `KTANDistiller(teacher, student)` and `compile(optimizer, loss)`. A `feature` that is
+            not 0 is the feature loss's weight in place of its default.
         library: `"keras_ktan"`, or `"keras.distillation"`: Keras's own distiller, whose feature
             loss pairs maps of one shape only.
         distillation_loss: Class of `keras.losses` whose object Keras's own distiller takes.
@@ -193,11 +194,17 @@ def _validate(method, path):
                 f"{received} {name}={getattr(method, name)!r}. Expected one of {choices}. Correct "
                 "the file."
             )
-    plain = Method(method.name, student=method.student, defaults=True, seeds=method.seeds)
+    plain = Method(
+        method.name,
+        feature=method.feature,
+        student=method.student,
+        defaults=True,
+        seeds=method.seeds,
+    )
     if method.defaults and method != plain:
         raise ValueError(
-            f"{received} settings beside defaults = true. Expected student and seeds alone. Leave "
-            "the others out, or leave out defaults."
+            f"{received} settings beside defaults = true. Expected student, seeds and feature "
+            "alone. Leave the others out, or leave out defaults."
         )
     if method.distillation_loss is not None:
         _validate_distillation_loss(method, path)

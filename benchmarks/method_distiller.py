@@ -30,6 +30,8 @@ def make_distiller(method, teacher, student, task, optimizer, steps):
     given = task.compile_arguments()
     if method.defaults:
         distiller = KTANDistiller(teacher, student, **task.distiller_arguments)
+        if method.feature:
+            given = {**given, "feature_loss_weight": weight_over_training(method.feature, steps)}
         distiller.compile(optimizer, **given)
         return distiller, []
     kind = FeatureDiscriminator if method.gradient_penalty is None else PenalisedDiscriminator

@@ -302,7 +302,7 @@ def test_a_weight_over_the_training(tiny, weight, at_steps):
         ("logits = 1.0\nlogit = 2.0", r"received \['logit'\].*Expected some of"),
         ("library = 'torchdistill'", "library='torchdistill'.*Expected one of"),
         ("student = 'tiny'", "student='tiny'.*Expected one of"),
-        ("defaults = true\nfeature = 1.0", "settings beside defaults = true.*Leave"),
+        ("defaults = true\nlogits = 2.0", "settings beside defaults = true.*Leave"),
         ("distillation_loss = 'KLDivergence'", "library='keras_ktan'.*Leave it out"),
         (
             "library = 'keras.distillation'\ndistillation_loss = 'KLDivergenc'",
