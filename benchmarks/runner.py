@@ -81,10 +81,10 @@ class Runner:
         """The teacher's layers whose maps any method needs."""
         layers = set()
         for method in self.experiment.methods:
-            if method.feature or method.adversarial:
-                layers |= method.layers.keys()
             if method.defaults:
                 layers |= set(KTANDistiller(self.teacher, self.make_student(method)).teacher_paths)
+            elif method.feature or method.adversarial:
+                layers |= method.layers.keys()
         return sorted(layers)
 
     def _validate_network(self, path):

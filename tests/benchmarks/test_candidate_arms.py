@@ -7,7 +7,7 @@ from keras import ops
 from models import loss_from_logits, snapshot
 from tiny_experiment import TINY
 
-from keras_ktan import FeatureDiscriminator
+from keras_ktan import FeatureDiscriminator, KTANDistiller
 from keras_ktan.losses import softened_kl
 
 pytestmark = pytest.mark.graph
@@ -40,6 +40,32 @@ def make_runner(tmp_path, teachers):
         return runner, experiment.methods[0]
 
     return make
+
+
+def test_the_defaults_with_a_feature_weight_of_its_own(tmp_path, teachers):
+    from experiment import read_experiment
+    from method_distiller import make_distiller
+    from runner import Runner
+    from tasks import load_task
+
+    path = tmp_path / "tiny.toml"
+    arms = (
+        "[methods.plain]\ndefaults = true\n"
+        "[methods.own]\ndefaults = true\nfeature = { decaying = 2.0 }\n"
+    )
+    path.write_text(TINY.partition("[methods")[0] + arms)
+    experiment = read_experiment(path)
+    runner, weights = Runner(experiment, load_task(experiment), teachers, verbose=0), {}
+    for method in experiment.methods:
+        student = runner.make_student(method)
+        optimizer = keras.optimizers.SGD(0.0)
+        distiller, _ = make_distiller(method, runner.teacher, student, runner.task, optimizer, 8)
+        weights[method.name] = distiller.get_compile_config()["feature_loss_weight"]
+    assert weights["plain"] == 3.0  # the package's own choice
+    schedule = keras.saving.deserialize_keras_object(weights["own"])
+    np.testing.assert_allclose([schedule(step) for step in (0, 4, 8)], [2.0, 1.0, 0.0], atol=1e-6)
+    # The map that the package chooses, and none that an arm without `defaults` would name.
+    assert runner._cached_layers() == list(KTANDistiller(runner.teacher, student).teacher_paths)
 
 
 def softplus(values):
