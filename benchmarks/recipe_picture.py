@@ -34,10 +34,9 @@ def draw(folders, path):
     panels = np.atleast_1d(figure.subplots(1, len(folders), sharey=True))
     for axes, folder in zip(panels, folders, strict=True):
         draw_panel(axes, *read_runs(folder))
-    # A row that no start has would not be in the limits.
-    panels[0].set_ylim(-0.6, len(ROWS) - 0.4)
     panels[0].set_yticks(range(len(ROWS)), ROWS)
-    panels[0].invert_yaxis()
+    # The first on top, and room for a row that no start has.
+    panels[0].set_ylim(len(ROWS) - 0.4, -0.6)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=150)

@@ -42,8 +42,8 @@ def format_table(settings, measure, results, teacher):
     """
     accuracies = accuracies_of(results)
     headings = ["method", "seeds", f"{measure} {measure_of(settings)}, mean ± sd"]
-    bases = [*BASELINES]
-    bases += [base for base in (LIBRARY_BASELINE, SAME_START_BASELINE) if base in accuracies]
+    further = (LIBRARY_BASELINE, SAME_START_BASELINE)
+    bases = [*BASELINES, *(base for base in further if base in accuracies)]
     headings += [f"against {method_title(base)}, 95 % interval" for base in bases]
     headings += ["share of the gap closed", "seconds an epoch"]
     lines = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]

@@ -27,13 +27,13 @@ def teachers(tmp_path_factory):
 def make_runner(tmp_path, teachers):
     """A function from the lines of an arm to a `Runner` and its method."""
 
-    def make(lines):
+    def make(lines, weights="logits = 1.0\nfeature = 1.0"):
         from experiment import read_experiment
         from runner import Runner
         from tasks import load_task
 
         path = tmp_path / "tiny.toml"
-        arm = f"[methods.arm]\nlogits = 1.0\nfeature = 1.0\n{lines}"
+        arm = f"[methods.arm]\n{weights}\n{lines}"
         path.write_text(TINY.partition("[methods")[0] + arm)
         experiment = read_experiment(path)
         runner = Runner(experiment, load_task(experiment), teachers, verbose=0)
@@ -42,27 +42,17 @@ def make_runner(tmp_path, teachers):
     return make
 
 
-def test_the_defaults_with_a_feature_weight_of_its_own(tmp_path, teachers):
-    from experiment import read_experiment
+def test_the_defaults_with_a_feature_weight_of_its_own(make_runner):
     from method_distiller import make_distiller
-    from runner import Runner
-    from tasks import load_task
 
-    path = tmp_path / "tiny.toml"
-    arms = (
-        "[methods.plain]\ndefaults = true\n"
-        "[methods.own]\ndefaults = true\nfeature = { decaying = 2.0 }\n"
-    )
-    path.write_text(TINY.partition("[methods")[0] + arms)
-    experiment = read_experiment(path)
-    runner, weights = Runner(experiment, load_task(experiment), teachers, verbose=0), {}
-    for method in experiment.methods:
-        student = runner.make_student(method)
-        optimizer = keras.optimizers.SGD(0.0)
+    weights = []
+    for own in ("", "feature = { decaying = 2.0 }"):
+        runner, method = make_runner("defaults = true", own)
+        student, optimizer = runner.make_student(method), keras.optimizers.SGD(0.0)
         distiller, _ = make_distiller(method, runner.teacher, student, runner.task, optimizer, 8)
-        weights[method.name] = distiller.get_compile_config()["feature_loss_weight"]
-    assert weights["plain"] == 3.0  # the package's own choice
-    schedule = keras.saving.deserialize_keras_object(weights["own"])
+        weights.append(distiller.get_compile_config()["feature_loss_weight"])
+    assert weights[0] == 3.0  # the package's own choice
+    schedule = keras.saving.deserialize_keras_object(weights[1])
     np.testing.assert_allclose([schedule(step) for step in (0, 4, 8)], [2.0, 1.0, 0.0], atol=1e-6)
     # The map that the package chooses, and none that an arm without `defaults` would name.
     assert runner._cached_layers() == list(KTANDistiller(runner.teacher, student).teacher_paths)
